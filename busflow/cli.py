@@ -1,0 +1,39 @@
+"""What all scripts share: arguments that are JSON, and errors that are one line."""
+
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from busflow.errors import BusflowError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's ``main``; turn an expected failure into one line and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        main()
+    except BusflowError as error:
+        sys.exit(f"{_program()}: error: {error}")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = error.filename or os.getcwd()
+            sys.exit(
+                f"{_program()}: error: no space left on the disk that holds {place}; "
+                "free some and run the same command again"
+            )
+        raise
+
+
+def settings(text: str) -> dict:
+    """Argparse type for ``--settings``: a JSON object (a part of the study's config)."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("a JSON object is expected")
+    return value
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0])

@@ -1,0 +1,9 @@
+"""The one exception that a user may meet."""
+
+
+class BusflowError(Exception):
+    """Something in the input or the surroundings is wrong, and the user can mend it.
+
+    The message is one sentence or two: it names the file or the config key, says what is wrong
+    with it, and what to do. Scripts print it without a traceback.
+    """
