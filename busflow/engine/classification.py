@@ -1,0 +1,174 @@
+"""The classification task: what it trains on, how it is validated, and how it predicts."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from mmengine.device import get_device
+from mmengine.evaluator import BaseMetric
+from sklearn.metrics import accuracy_score, f1_score
+from timm.optim import param_groups_weight_decay
+
+from busflow.data.packing import PackedImages
+from busflow.engine import timing, training
+from busflow.engine.augmentation import UltrasoundAugmentation
+from busflow.engine.checkpoints import load_weights, save_weights
+from busflow.engine.datasets import PackedDataset, accumulation_steps, evaluation_loader, training_loader
+from busflow.engine.hooks import BEST
+from busflow.engine.provenance import run_record
+from busflow.errors import BusflowError
+from busflow.files import write_csv, write_json
+from busflow.models.classifier import CLASSES, Classifier, build_network
+
+SELECT_BY = "macro_f1"
+
+
+class ClassificationValidation(BaseMetric):
+    """Negative log-likelihood, accuracy and macro-F1 (mean of the classes' F1) of a validation pass."""
+
+    def process(self, data_batch: dict, data_samples: list[dict]) -> None:
+        self.results.extend(
+            (sample["logits"].float().cpu(), sample["label"].cpu()) for sample in data_samples
+        )
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        logits, labels = (torch.stack(column) for column in zip(*results, strict=True))
+        predicted = logits.argmax(1)
+        return {
+            # Not "loss": mmengine prints running means of what is so called.
+            "nll": torch.nn.functional.cross_entropy(logits, labels).item(),
+            "accuracy": float(accuracy_score(labels, predicted)),
+            "macro_f1": float(
+                f1_score(labels, predicted, labels=range(len(CLASSES)), average="macro", zero_division=0)
+            ),
+        }
+
+
+def train(inputs: dict[str, Path], settings: dict, seed: int, state: Path, output: Path) -> None:
+    """Train one classifier and publish weights.pth, history.csv and run.json.
+
+    Args:
+        inputs: paths ``images`` (index), ``split``, ``packed_images``, ``packed_index`` and, for a
+            pretrained start, ``pretrained``.
+        settings: of the model and its training (config/README.md).
+        seed: of the run.
+        state: undeclared folder for what a resume needs; removed at the end.
+        output: folder of the published files.
+    """
+    samples = {name: _dataset(inputs, name) for name in ("train", "val")}
+    counts = np.bincount(samples["train"].labels, minlength=len(CLASSES))
+    if settings["balance_classes"] and (counts == 0).any():
+        missing = CLASSES[int(np.argmin(counts))]
+        raise BusflowError(f"{inputs['split']} has no training image of class {missing}; nothing to balance")
+    torch.manual_seed(seed)
+    network = build_network(
+        settings["timm"], drop_path=settings["drop_path"], weights=_as_text(inputs.get("pretrained"))
+    )
+    model = Classifier(
+        network,
+        UltrasoundAugmentation(seed, len(samples["train"])),
+        settings["label_smoothing"],
+        torch.from_numpy(counts) if settings["balance_classes"] else None,
+    )
+    batch, micro, workers = settings["batch_size"], settings["micro_batch"], settings["workers"]
+    history = training.train(
+        model,
+        loaders=(
+            training_loader(samples["train"], batch, micro, seed, workers),
+            evaluation_loader(samples["val"], micro, workers),
+        ),
+        validation=ClassificationValidation(),
+        select_by=SELECT_BY,
+        settings=settings,
+        parameters=param_groups_weight_decay(network, settings["weight_decay"]),
+        accumulation=accumulation_steps(batch, micro),
+        seed=seed,
+        folder=state,
+    )
+    best = load_weights(state / BEST)
+    network.load_state_dict(best["state_dict"])
+    meta = {"timm": settings["timm"], "classes": list(CLASSES), "image_size": settings["image_size"]}
+    save_weights(output / "weights.pth", network, {**meta, "epoch": best["meta"]["epoch"]})
+    write_csv(output / "history.csv", pd.DataFrame(history).rename(columns={"val_nll": "val_loss"}))
+    record = run_record(settings | {"seed": seed}, inputs, torch.device(get_device()), history[-1]["seconds"])
+    write_json(output / "run.json", record)
+    shutil.rmtree(state)
+
+
+@torch.inference_mode()
+def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path) -> None:
+    """Predict the test split and time it: writes predictions.csv and timing.json.
+
+    Args:
+        inputs: as for ``train``.
+        weights: a published weights.pth.
+        settings: keys ``batch`` (images at a time), ``warmup`` and ``iterations`` (timed calls).
+        output: folder of the two files.
+    """
+    device = torch.device(get_device())
+    model = load_classifier(weights).to(device)
+    dataset = _dataset(inputs, "test")
+    loader = evaluation_loader(dataset, settings["batch"], workers=0)
+    infer(model, next(iter(loader)))  # the first call pays for set-up
+    start = time.perf_counter()
+    logits = torch.cat([infer(model, batch) for batch in loader])
+    elapsed = time.perf_counter() - start
+
+    probabilities = torch.softmax(logits.double(), dim=1).numpy()
+    table = _split(inputs, "test")[["image_id", "source", "label"]].copy()
+    table["prediction"] = [CLASSES[k] for k in probabilities.argmax(1)]
+    table[[f"p_{name}" for name in CLASSES]] = probabilities.round(9)
+    write_csv(output / "predictions.csv", table)
+
+    packed = dataset.images.shape[1]
+    example = torch.zeros(settings["batch"], 3, packed, packed, device=device)
+    measured = timing.measure(
+        lambda n: model(example[:n]), device, settings["batch"], settings["warmup"], settings["iterations"]
+    )
+    write_json(
+        output / "timing.json",
+        {
+            "device": timing.device_name(device),
+            "precision": "fp32",
+            "threads": torch.get_num_threads(),
+            "image_size": packed,
+            **measured,
+            "test_set": {"n": len(dataset), "seconds": elapsed},
+        },
+    )
+
+
+def load_classifier(weights: Path) -> Classifier:
+    """The published classifier, in evaluation mode."""
+    loaded = load_weights(weights)
+    network = build_network(loaded["meta"]["timm"], num_classes=len(loaded["meta"]["classes"]))
+    network.load_state_dict(loaded["state_dict"])
+    return Classifier(network).eval()
+
+
+def infer(model: Classifier, batch: dict) -> torch.Tensor:
+    """Logits [B, K] of one loader batch, on the CPU."""
+    return model(**model.data_preprocessor(batch)).float().cpu()
+
+
+def _split(inputs: dict[str, Path], name: str) -> pd.DataFrame:
+    """The split's rows, with source and pixel hash from the index."""
+    split = pd.read_csv(inputs["split"], dtype=str).query("split == @name")
+    if split.empty:
+        raise BusflowError(f"{inputs['split']} has no image in its {name} split; build the splits again")
+    images = pd.read_csv(inputs["images"], dtype=str)[["image_id", "source", "pixel_sha256"]]
+    return split.merge(images, on="image_id", validate="one_to_one")
+
+
+def _dataset(inputs: dict[str, Path], name: str) -> PackedDataset:
+    table = _split(inputs, name)
+    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
+    labels = table["label"].map(CLASSES.index)
+    return PackedDataset(packed.images, packed.rows(table["pixel_sha256"]), labels)
+
+
+def _as_text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

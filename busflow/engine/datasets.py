@@ -1,0 +1,102 @@
+"""Batches straight from a packed array: no decoding, no per-sample collation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+
+from busflow.errors import BusflowError
+
+
+class PackedDataset(Dataset):
+    """Labelled rows of a packed array, gathered a batch at a time.
+
+    Args:
+        images: uint8 array [N, S, S], usually a memory map.
+        rows: int array [n], the row of ``images`` for each sample.
+        labels: int array [n], class indices.
+
+    Indexing with a list yields ``{"images": uint8 [B, 1, S, S], "labels": int64 [B],
+    "samples": int64 [B]}``; ``samples`` are the positions in this dataset.
+    """
+
+    metainfo: dict = {}  # mmengine warns about a dataset without it
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray, labels: np.ndarray):
+        self.images, self.rows, self.labels = images, np.asarray(rows), np.asarray(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        samples = np.asarray(indices)
+        return {
+            "images": torch.from_numpy(self.images[self.rows[samples]]).unsqueeze(1),
+            "labels": torch.from_numpy(self.labels[samples]),
+            "samples": torch.from_numpy(samples),
+        }
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation that is a function of (seed, epoch), cut to whole effective batches.
+
+    What is cut differs from epoch to epoch, so no sample is lost for good, and no accumulated
+    gradient crosses the border of an epoch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int):
+        self.size, self.length, self.seed, self.epoch = size, size // batch_size * batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        return iter(order[: self.length].tolist())
+
+
+def accumulation_steps(batch_size: int, micro_batch: int) -> int:
+    """Fewest equal parts of ``batch_size`` that each fit in ``micro_batch`` images."""
+    return next(n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= micro_batch)
+
+
+def training_loader(
+    dataset: PackedDataset, batch_size: int, micro_batch: int, seed: int, workers: int
+) -> DataLoader:
+    """Shuffled micro-batches; ``accumulation_steps`` of them make one effective batch.
+
+    Raises:
+        BusflowError: there are fewer samples than one effective batch.
+    """
+    if len(dataset) < batch_size:
+        raise BusflowError(
+            f"batch_size {batch_size} is larger than the {len(dataset)} training images; "
+            "lower models.<task>.<model>.batch_size"
+        )
+    micro = batch_size // accumulation_steps(batch_size, micro_batch)
+    sampler = EpochSampler(len(dataset), batch_size, seed)
+    return _loader(dataset, BatchSampler(sampler, micro, drop_last=True), workers)
+
+
+def evaluation_loader(dataset: PackedDataset, batch_size: int, workers: int) -> DataLoader:
+    """Batches in the order of the dataset."""
+    return _loader(dataset, BatchSampler(range(len(dataset)), batch_size, drop_last=False), workers)
+
+
+def _loader(dataset: Dataset, batches: BatchSampler, workers: int) -> DataLoader:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=_as_is,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _as_is(batch: dict) -> dict:
+    return batch

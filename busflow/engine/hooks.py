@@ -1,0 +1,89 @@
+"""Hooks that make a training reproducible, recorded and resumable."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from busflow.engine.checkpoints import save_weights
+from busflow.files import atomic, write_json
+
+STATE, BEST = "state.pth", "best.pth"
+
+
+class EpochSeedHook(Hook):
+    """Make all randomness of an epoch (augmentation, dropped paths) a function of (seed, epoch).
+
+    A training that resumes at an epoch's border then draws the same numbers as one that never stopped.
+    """
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        # A prime stride keeps (seed, epoch) pairs apart.
+        torch.manual_seed(runner.seed * 1_000_003 + runner.epoch)
+        augmentation = _unwrapped(runner).data_preprocessor.augmentation
+        if augmentation is not None:
+            augmentation.set_epoch(runner.epoch)
+
+
+class SnapshotHook(Hook):
+    """After each validation: extend the history, keep the best weights, and save all that a resume needs.
+
+    mmengine's CheckpointHook saves an epoch before it is validated, so that a run killed in between
+    resumes without that epoch's score; and it writes in place. Here history and best score travel in the
+    message hub, which is part of the state, and files appear by renaming.
+
+    Args:
+        folder: of the run; holds ``state.pth`` and ``best.pth``.
+        metric: key of the validation metrics; greater is better, the first of equals stays.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, folder: Path, metric: str):
+        self.folder, self.metric = folder, metric
+
+    def before_train(self, runner: Runner) -> None:
+        hub = runner.message_hub
+        if "history" not in hub.runtime_info:
+            hub.update_info("history", [], resumed=True)
+            hub.update_info("best_score", float("-inf"), resumed=True)
+        self.started = time.monotonic() - _seconds(hub.get_info("history"))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self.losses: list[torch.Tensor] = []
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self.losses.append(outputs["loss"].detach())
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        hub = runner.message_hub
+        row = {
+            "epoch": runner.epoch,
+            "step": runner.iter,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "learning_rate": runner.optim_wrapper.get_lr()["lr"][0],
+            "train_loss": torch.stack(self.losses).mean().item(),
+            **{f"val_{key}": value for key, value in metrics.items()},
+        }
+        hub.update_info("history", [*hub.get_info("history"), row], resumed=True)
+        if metrics[self.metric] > hub.get_info("best_score"):
+            hub.update_info("best_score", metrics[self.metric], resumed=True)
+            # Before the state: a run killed in between repeats the epoch and finds the same best.
+            save_weights(self.folder / BEST, _unwrapped(runner).network, {"epoch": runner.epoch})
+        with atomic(self.folder / STATE) as temporary:
+            runner.save_checkpoint(
+                os.fspath(temporary.parent), temporary.name, meta={"epoch": runner.epoch, "iter": runner.iter}
+            )
+        write_json(self.folder / "history.json", hub.get_info("history"))
+
+
+def _seconds(history: list[dict]) -> float:
+    return history[-1]["seconds"] if history else 0.0
+
+
+def _unwrapped(runner: Runner) -> torch.nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

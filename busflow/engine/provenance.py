@@ -1,0 +1,49 @@
+"""What a result was made from: code, configuration, packages, device and data."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from busflow.engine.timing import device_name
+from busflow.files import sha256
+
+PACKAGES = ("torch", "torchvision", "timm", "onedl-mmengine", "numpy", "pandas", "scikit-learn")
+
+
+def run_record(settings: dict, inputs: dict[str, Path], device: torch.device, seconds: float) -> dict:
+    """The content of ``run.json``.
+
+    Args:
+        settings: the resolved configuration of the run.
+        inputs: files that the result depends on, by role; their SHA-256 is recorded.
+        device: that the run used.
+        seconds: spent in training, interruptions not counted.
+    """
+    return {
+        "git": git_state(Path(__file__).parent),
+        "settings": settings,
+        "inputs": {role: {"path": str(path), "sha256": sha256(path)} for role, path in inputs.items()},
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "seconds": round(seconds, 3),
+    }
+
+
+def git_state(folder: Path) -> dict:
+    """``{"commit", "dirty"}`` of the checkout that holds ``folder``; nulls outside of one."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()

@@ -1,0 +1,170 @@
+# Archives to splits and packed arrays. Only the fetch rules use the network.
+
+
+localrules:
+    data,
+    fetch_archive,
+    fetch_weights,
+
+
+rule data:
+    input:
+        "<data>/index/images.csv",
+        expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=TASKS),
+
+
+# The archive itself is no output: Snakemake deletes outputs before a rerun, and a 4 GB archive that
+# came by hand must not go that way. The receipt, which holds its hash, stands for it.
+rule fetch_archive:
+    input:
+        script="scripts/fetch.py",
+        code=code("data/sources.py", "data/phantom*.py"),
+    output:
+        receipt="<data>/archives/{source}.json",
+    log:
+        "<logs>/fetch/{source}.log",
+    params:
+        settings=lambda w: as_json(config["sources"][w.source]),
+        folder=subpath(output.receipt, parent=True),
+    retries: 1
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --source {wildcards.source} --settings {params.settings:q} "
+        "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"
+
+
+rule unpack_archive:
+    input:
+        script="scripts/unpack.py",
+        code=code("data/archives.py"),
+        receipt="<data>/archives/{source}.json",
+    output:
+        directory("<data>/raw/{source}"),
+    log:
+        "<logs>/unpack/{source}.log",
+    params:
+        archive=lambda w, input: Path(input.receipt).with_name(config["sources"][w.source]["archive"]),
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --archive {params.archive:q} --receipt {input.receipt} "
+        "--output {output} > {log} 2>&1"
+
+
+rule read_source:
+    input:
+        script="scripts/read_source.py",
+        code=code("data/readers.py", "data/images.py", "data/errata.py"),
+        raw="<data>/raw/{source}",
+    output:
+        directory("<data>/index/sources/{source}"),
+    log:
+        "<logs>/read/{source}.log",
+    threads: 2
+    params:
+        settings=lambda w: as_json({"reader": config["sources"][w.source]["reader"]}),
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --source {wildcards.source} --settings {params.settings:q} --raw {input.raw} "
+        "--output {output} --threads {threads} > {log} 2>&1"
+
+
+rule build_index:
+    input:
+        script="scripts/build_index.py",
+        code=code("data/index.py", "data/duplicates.py", "data/errata.py"),
+        sources=expand("<data>/index/sources/{source}", source=config["sources"]),
+    output:
+        images="<data>/index/images.csv",
+        annotations="<data>/index/annotations.csv",
+        quarantine="<data>/index/quarantine.csv",
+        duplicates="<data>/index/duplicates.csv",
+    log:
+        "<logs>/index.log",
+    threads: 2
+    params:
+        settings=as_json(
+            {
+                "sources": {name: {"errata": source["errata"]} for name, source in config["sources"].items()},
+                "quarantine": config["quarantine"],
+                "duplicates": config["duplicates"],
+            }
+        ),
+        folder=subpath(output.images, parent=True),
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --sources {input.sources} --settings {params.settings:q} "
+        "--output {params.folder} > {log} 2>&1"
+
+
+rule split_images:
+    input:
+        script="scripts/split.py",
+        code=code("data/splits.py", "data/errata.py"),
+        images="<data>/index/images.csv",
+        annotations="<data>/index/annotations.csv",
+        quarantine="<data>/index/quarantine.csv",
+    output:
+        split="<data>/splits/{protocol}/{task}.csv",
+        excluded="<data>/splits/{protocol}/{task}.excluded.csv",
+    log:
+        "<logs>/split/{protocol}/{task}.log",
+    params:
+        settings=as_json(
+            {
+                "splits": config["splits"],
+                "sources": {
+                    name: {"tasks": source["tasks"], "errata": source["errata"]}
+                    for name, source in config["sources"].items()
+                },
+            }
+        ),
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --protocol {wildcards.protocol} --task {wildcards.task} "
+        "--images {input.images} --annotations {input.annotations} --quarantine {input.quarantine} "
+        "--settings {params.settings:q} --output {output.split} --excluded {output.excluded} > {log} 2>&1"
+
+
+rule pack_images:
+    input:
+        script="scripts/pack.py",
+        code=code("data/packing.py", "data/images.py"),
+        images="<data>/index/images.csv",
+        raw=expand("<data>/raw/{source}", source=config["sources"]),
+    output:
+        images="<data>/packed/{task}/images.npy",
+        index="<data>/packed/{task}/index.csv",
+    log:
+        "<logs>/pack/{task}.log",
+    threads: 2
+    params:
+        settings=lambda w: as_json({"size": config["training"][w.task]["image_size"]}),
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --task {wildcards.task} --images {input.images} --settings {params.settings:q} "
+        "--threads {threads} --output-images {output.images} --output-index {output.index} > {log} 2>&1"
+
+
+rule fetch_weights:
+    input:
+        script="scripts/fetch.py",
+        code=code("data/sources.py"),
+    output:
+        receipt="<data>/weights/{task}/{model}.json",
+    log:
+        "<logs>/fetch/{task}_{model}.log",
+    params:
+        settings=lambda w: as_json(pretrained_source(w.task, w.model)),
+        folder=subpath(output.receipt, parent=True),
+    retries: 1
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script} --source {wildcards.model} --settings {params.settings:q} "
+        "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"

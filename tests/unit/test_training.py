@@ -1,0 +1,155 @@
+"""Training one classifier: it learns, it publishes, and an interruption leaves no trace."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from busflow.data.packing import PackedImages
+from busflow.engine import classification, hooks, training
+from busflow.engine.checkpoints import load_weights
+from busflow.errors import BusflowError
+from busflow.models.classifier import CLASSES
+
+SETTINGS = {
+    "timm": "convnext_atto",
+    "image_size": 32,
+    "epochs": 3,
+    "batch_size": 8,
+    "micro_batch": 4,
+    "learning_rate": 1e-3,
+    "reference_batch": 8,
+    "warmup_epochs": 0.5,
+    "weight_decay": 0.05,
+    "label_smoothing": 0.1,
+    "drop_path": 0.1,
+    "amp": True,
+    "compile": False,
+    "balance_classes": True,
+    "workers": 0,
+}
+
+
+@pytest.fixture
+def inputs(tmp_path) -> dict:
+    """Sixty images whose class is the height of a bright bar."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = rng.integers(0, 60, (60, 32, 32)).astype(np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4 + 8 * label : 10 + 8 * label] += 120
+    hashes = [f"{k:064x}" for k in range(60)]
+    np.save(tmp_path / "images.npy", images)
+    pd.DataFrame({"row": range(60), "pixel_sha256": hashes}).to_csv(tmp_path / "packed.csv", index=False)
+    ids = [f"busi/{k:02d}" for k in range(60)]
+    pd.DataFrame({"image_id": ids, "source": "busi", "pixel_sha256": hashes}).to_csv(
+        tmp_path / "images.csv", index=False
+    )
+    split = ["train"] * 36 + ["val"] * 12 + ["test"] * 12
+    pd.DataFrame(
+        {"image_id": ids, "split": split, "label": [CLASSES[k] for k in labels], "group": ids}
+    ).to_csv(tmp_path / "split.csv", index=False)
+    return {
+        "images": tmp_path / "images.csv",
+        "split": tmp_path / "split.csv",
+        "packed_images": tmp_path / "images.npy",
+        "packed_index": tmp_path / "packed.csv",
+    }
+
+
+def test_packed_rows_are_found_by_content(inputs):
+    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
+    assert packed.rows([f"{5:064x}"]).tolist() == [5]
+
+
+def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
+    out = tmp_path / "out"
+    classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=out)
+    history = pd.read_csv(out / "history.csv")
+    assert history["epoch"].tolist() == [1, 2, 3] and history["step"].tolist() == [8, 16, 24]
+    assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
+    best = history["val_macro_f1"].idxmax() + 1
+    assert load_weights(out / "weights.pth")["meta"]["epoch"] == best
+    record = json.loads((out / "run.json").read_text())
+    assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
+    assert not (tmp_path / "state").exists()
+
+    classification.predict(
+        inputs, out / "weights.pth", {"batch": 5, "warmup": 1, "iterations": 3}, tmp_path / "out"
+    )
+    predictions = pd.read_csv(out / "predictions.csv")
+    assert len(predictions) == 12
+    assert np.allclose(predictions[[f"p_{name}" for name in CLASSES]].sum(axis=1), 1)
+    assert (predictions["prediction"] == predictions["label"]).mean() > 0.5
+    assert json.loads((out / "timing.json").read_text())["test_set"]["n"] == 12
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monkeypatch, epoch):
+    classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=tmp_path / "whole")
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(hook, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.epoch == epoch and batch_idx == 5:
+            raise PowerCutError
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
+        classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    torch.manual_seed(1234)  # what a new process happens to start with must not matter
+    classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=tmp_path / "cut")
+
+    assert (tmp_path / "cut/weights.pth").read_bytes() == (tmp_path / "whole/weights.pth").read_bytes()
+    whole, cut_short = (
+        pd.read_csv(tmp_path / f"{name}/history.csv").drop(columns="seconds") for name in ("whole", "cut")
+    )
+    assert whole.equals(cut_short)
+
+
+def test_seeds_give_different_weights(inputs, tmp_path):
+    one_epoch = SETTINGS | {"epochs": 1}
+    for seed in (0, 1):
+        classification.train(inputs, one_epoch, seed, tmp_path / "state", tmp_path / str(seed))
+    weights = [load_weights(tmp_path / str(seed) / "weights.pth")["state_dict"] for seed in (0, 1)]
+    assert not torch.equal(weights[0]["stem.0.weight"], weights[1]["stem.0.weight"])
+
+
+def test_balancing_without_an_image_of_a_class_names_the_class(inputs, tmp_path):
+    split = pd.read_csv(inputs["split"])
+    split[~((split["split"] == "train") & (split["label"] == "normal"))].to_csv(inputs["split"], index=False)
+    with pytest.raises(BusflowError, match=r"split\.csv has no training image of class normal"):
+        classification.train(inputs, SETTINGS, 0, tmp_path / "state", tmp_path / "out")
+
+
+def test_an_empty_split_is_named(inputs, tmp_path):
+    split = pd.read_csv(inputs["split"])
+    split[split["split"] != "val"].to_csv(inputs["split"], index=False)
+    with pytest.raises(BusflowError, match=r"no image in its val split"):
+        classification.train(inputs, SETTINGS, 0, tmp_path / "state", tmp_path / "out")
+
+
+def test_the_learning_rate_warms_up_and_decays_to_zero(inputs, tmp_path):
+    settings = SETTINGS | {"epochs": 4, "warmup_epochs": 2}
+    classification.train(inputs, settings, 0, tmp_path / "state", tmp_path / "out")
+    rates = pd.read_csv(tmp_path / "out/history.csv")["learning_rate"]
+    assert rates.idxmax() == 1 and rates.max() == pytest.approx(1e-3) and rates.iloc[-1] < 1e-4
+
+
+def test_the_learning_rate_follows_the_square_root_of_the_batch(monkeypatch, inputs, tmp_path):
+    seen = {}
+
+    def stop(self, **arguments):
+        seen["lr"] = arguments["optim_wrapper"].optimizer.defaults["lr"]
+        raise InterruptedError
+
+    monkeypatch.setattr(training.Runner, "__init__", stop)
+    with pytest.raises(InterruptedError):
+        classification.train(
+            inputs, SETTINGS | {"reference_batch": 32}, 0, tmp_path / "state", tmp_path / "out"
+        )
+    assert seen["lr"] == pytest.approx(0.5e-3)
