@@ -3,9 +3,9 @@
 import errno
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from busflow.errors import BusflowError
 
@@ -19,7 +19,7 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"{_program()}: error: {error}")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = error.filename or os.getcwd()
+            place = error.filename or Path.cwd()
             sys.exit(
                 f"{_program()}: error: no space left on the disk that holds {place}; "
                 "free some and run the same command again"
@@ -36,4 +36,4 @@ def settings(text: str) -> dict:
 
 
 def _program() -> str:
-    return os.path.basename(sys.argv[0])
+    return Path(sys.argv[0]).name

@@ -2,11 +2,18 @@
 import json
 import os
 import shlex
+from collections import namedtuple
 from pathlib import Path
 
+import yaml
 from snakemake.utils import validate
 
 validate(config, "../workflow/schemas/config.schema.yaml")
+
+# An overlay takes an entry out of a registry by setting it to null.
+for registry in (config["sources"], config["protocols"], *config["models"].values()):
+    for name in [name for name, entry in registry.items() if entry is None]:
+        del registry[name]
 
 CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
 TASKS = ["classification", "detection", "segmentation"]
@@ -35,15 +42,32 @@ def sources_of(task):
     return [name for name, source in config["sources"].items() if task in source["tasks"]]
 
 
-def units(task, file):
-    """One file of every trained unit of a task."""
-    return expand(
-        f"{UNIT}/{file}",
-        protocol=config["protocols"],
-        task=task,
-        model=config["models"][task],
-        seed=config["seeds"],
-    )
+def units(task, file, **only):
+    """One file of every trained unit of a task, or of those of one protocol or model."""
+    wanted = {
+        "protocol": list(config["protocols"]),
+        "model": list(config["models"][task]),
+        "seed": config["seeds"],
+    } | only
+    return expand(f"{UNIT}/{file}", task=task, **wanted)
+
+
+def splits(task):
+    """The split of a task under every protocol."""
+    return expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=task)
+
+
+def as_options(inputs):
+    """Named input files as the options of a script, paths quoted."""
+
+    def options(wildcards, input):
+        return " ".join(f"--{name} {shlex.join(flatten_paths(input[name]))}" for name in inputs)
+
+    return options
+
+
+def flatten_paths(paths):
+    return [paths] if isinstance(paths, str) else list(paths)
 
 
 def training_settings(task):
@@ -87,3 +111,91 @@ def pretrained_source(task, model):
     """A model's pretrained weights in the form in which archives are fetched."""
     pretrained = config["models"][task][model]["pretrained"]
     return {"archive": pretrained["file"], "urls": pretrained["urls"], "sha256": pretrained["sha256"]}
+
+
+# What the presentation depends on: labels and titles, so that a new label redraws and retrains nothing.
+PRESENTATION = as_json(
+    {
+        "study": config["study"],
+        "protocols": config["protocols"],
+        "sources": {
+            name: {key: source[key] for key in ("label", "original_task", "tasks")}
+            for name, source in config["sources"].items()
+        },
+        "models": {
+            task: {
+                name: {"label": entry["label"], "batch_size": entry["batch_size"]} for name, entry in models.items()
+            }
+            for task, models in config["models"].items()
+        },
+        "figures": config["figures"],
+    }
+)
+
+Product = namedtuple("Product", "label command inputs")
+
+TABLES = {
+    "table1": Product("Table 1: sources", "table1", {"images": "<data>/index/images.csv"}),
+    "table2": Product("Table 2: classification split", "table2", {"splits": splits("classification")}),
+    "table3": Product(
+        "Table 3: detection split",
+        "table3",
+        {"splits": splits("detection"), "annotations": "<data>/index/annotations.csv"},
+    ),
+    "table4": Product("Table 4: segmentation split", "table4", {"splits": splits("segmentation")}),
+    "table5": Product("Table 5: classifiers", "table5", {"facts": "<results>/model_facts/classification.json"}),
+    "classification": Product(
+        "Classification: accuracy and F1",
+        "classification",
+        {"predictions": units("classification", "predictions.csv"), "splits": splits("classification")},
+    ),
+    "classification_per_class": Product(
+        "Classification: precision, recall and F1 by class",
+        "classification_per_class",
+        {"metrics": units("classification", "metrics.json")},
+    ),
+}
+
+FIGURES = {
+    "fig2": Product("Figure 2: examples", "fig2", {"images": "<data>/index/images.csv"}),
+    "classification_summary": Product(
+        "Classification: accuracy and F1 with intervals",
+        "summary",
+        {"table": "<results>/tables/classification.csv"},
+    ),
+    "classification_timing": Product(
+        "Classification: prediction time", "timing", {"timing": units("classification", "timing.json")}
+    ),
+    "leakage": Product(
+        "Leakage of the splits",
+        "leakage",
+        {
+            "leakage": expand(
+                "<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"]
+            )
+        },
+    ),
+}
+for protocol, entry in config["protocols"].items():
+    label = entry["label"].lower()
+    FIGURES[f"fig3_{protocol}"] = Product(
+        f"Figure 3: confusion matrices, {label}",
+        "fig3",
+        {"metrics": units("classification", "metrics.json", protocol=protocol)},
+    )
+    FIGURES[f"classification_curves_{protocol}"] = Product(
+        f"Classification: training curves, {label}",
+        "curves",
+        {"history": units("classification", "history.csv", protocol=protocol)},
+    )
+    FIGURES[f"classification_roc_{protocol}"] = Product(
+        f"Classification: ROC, {label}",
+        "roc",
+        {"predictions": units("classification", "predictions.csv", protocol=protocol)},
+    )
+    for model, model_entry in config["models"]["classification"].items():
+        FIGURES[f"fig3_{protocol}_{model}"] = Product(
+            f"Figure 3: {model_entry['label']}, {label}",
+            "fig3",
+            {"metrics": units("classification", "metrics.json", protocol=protocol, model=model)},
+        )

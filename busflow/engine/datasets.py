@@ -1,6 +1,7 @@
 """Batches straight from a packed array: no decoding, no per-sample collation."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ class PackedDataset(Dataset):
     "samples": int64 [B]}``; ``samples`` are the positions in this dataset.
     """
 
-    metainfo: dict = {}  # mmengine warns about a dataset without it
+    metainfo: ClassVar[dict] = {}  # mmengine warns about a dataset without it
 
     def __init__(self, images: np.ndarray, rows: np.ndarray, labels: np.ndarray):
         self.images, self.rows, self.labels = images, np.asarray(rows), np.asarray(labels, np.int64)

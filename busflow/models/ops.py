@@ -2,6 +2,8 @@
 
 import torch
 
+_schemas: list[torch.library.Library] = []  # torch forgets a schema when its library object is collected
+
 
 def ensure_torchvision() -> None:
     """Import torchvision, whichever build of torch it sits beside.
@@ -15,7 +17,7 @@ def ensure_torchvision() -> None:
         RuntimeError: the import fails for any other reason.
     """
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
@@ -24,7 +26,7 @@ def ensure_torchvision() -> None:
 
 
 def _declare_schemas() -> None:
-    global _library  # torch forgets the schemas when the library object is collected
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _schemas.append(library)

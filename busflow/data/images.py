@@ -1,0 +1,86 @@
+"""Image files: decoding to 8-bit grey, and the fingerprints by which images are compared."""
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MIN_SIDE = 8
+MAX_PIXELS = 50_000_000
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+THUMBNAIL_SIDE = 64
+
+_FORMATS = Image.registered_extensions()
+_EXIF_ORIENTATION = 0x0112
+
+
+class UnusableImage(Exception):
+    """An image cannot be used; the message is the reason that goes to the quarantine."""
+
+
+def decode(data: bytes, suffix: str) -> np.ndarray:
+    """Decode an image file to grey levels.
+
+    Colour becomes luma (ITU-R 601), so equal channels keep their value; alpha is ignored.
+
+    Args:
+        data: the file's bytes.
+        suffix: of the file's name, with the dot; the content must be of that format.
+
+    Returns:
+        uint8 array [height, width], 0..255 (a 1-bit image gives 0 and 255).
+
+    Raises:
+        UnusableImage: damaged, of another format than the suffix says, of a pixel type whose grey
+            scale is a guess (CMYK, 16 bits ...), stored rotated, or absurdly small or large.
+    """
+    if not data:
+        raise UnusableImage("empty file: it has no bytes")
+    try:
+        # verify() reads every checksum but no pixels: bit flips that still inflate are found.
+        Image.open(io.BytesIO(data)).verify()
+        image = Image.open(io.BytesIO(data))
+        _check(image, suffix)
+        return np.asarray(image.convert("L"))
+    except UnusableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnusableImage("not an image: its content is of no known format") from None
+    except Image.DecompressionBombError:
+        raise UnusableImage(f"absurd size: more than {MAX_PIXELS} pixels") from None
+    except Exception as error:  # damaged data makes decoders raise nearly anything
+        raise UnusableImage(f"damaged: {error}") from error
+
+
+def pixel_sha256(grey: np.ndarray) -> str:
+    """Hex SHA-256 of shape and pixels of a uint8 array [height, width], whatever file it came from."""
+    height, width = grey.shape
+    return hashlib.sha256(f"{height}x{width}:".encode() + grey.tobytes()).hexdigest()
+
+
+def thumbnail(grey: np.ndarray) -> np.ndarray:
+    """Shrink a uint8 array [height, width] to [64, 64] by area averaging; proportions are not kept."""
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BOX))
+
+
+def _check(image: Image.Image, suffix: str) -> None:
+    expected = _FORMATS.get(suffix.lower())
+    if image.format != expected:
+        raise UnusableImage(
+            f"wrong suffix: the content is {image.format}, the name says {expected or suffix}"
+        )
+    width, height = image.size
+    if min(width, height) < MIN_SIDE or width * height > MAX_PIXELS:
+        raise UnusableImage(
+            f"absurd size: {width} × {height} px (at least {MIN_SIDE} a side, at most {MAX_PIXELS} in all)"
+        )
+    # Pillow reduces 16-bit colour to 8 bits without a word; only the tile's raw mode shows it.
+    if ";16" in str(image.tile):
+        raise UnusableImage("unsupported pixels: 16 bits per channel")
+    if image.mode not in MODES:
+        raise UnusableImage(f"unsupported pixels: colour mode {image.mode}")
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    if orientation != 1:
+        raise UnusableImage(f"rotated: EXIF orientation is {orientation}, so boxes and masks may not fit")

@@ -1,0 +1,183 @@
+"""Fetching the files that a study starts from, and proving that they are the right ones."""
+
+import logging
+import os
+import re
+import struct
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from busflow import files
+from busflow.data.transfers import transfer
+from busflow.errors import BusflowError
+
+SIGNATURES = {".zip": b"PK", ".7z": b"7z\xbc\xaf\x27\x1c"}
+WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A verified file: its hash, its size in bytes and the URL it came from (or "dropped by hand")."""
+
+    sha256: str
+    bytes: int
+    url: str
+
+
+class Refused(BusflowError):
+    """A file that is not what it should be; ``reason`` is short enough for a file name."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def fetch_source(source: str, settings: dict, archives: Path | str, receipt: Path | str) -> None:
+    """Bring the archive of one source to the folder ``archives`` and write its receipt.
+
+    :param settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
+        None), ``licence``, ``citation``.
+    :raises BusflowError: as ``fetch_file``.
+    """
+    name, terms = settings["archive"], {key: settings[key] for key in ("licence", "citation")}
+    fetched = fetch_file(settings["urls"], Path(archives) / name, settings["sha256"], terms["citation"])
+    files.write_json(receipt, {"source": source, "file": name, **asdict(fetched), **terms})
+
+
+def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: str) -> Fetched:
+    """Have the right file at ``path``: the one that lies there already, or what the first good URL gives.
+
+    A wrong file goes to the folder ``quarantine`` beside ``path``, and the next URL is tried. What was
+    fetched is called ``path`` only after it was verified. Processes that want the same file take turns.
+
+    :param urls: as ``transfers.transfer`` knows them.
+    :param sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after.
+    :param upstream: where a person finds the file; told when no URL works.
+    :raises BusflowError: no URL gave the right file; the message says how to put it there by hand.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            return _fetch(urls, path, sha256, upstream)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not say where
+        raise
+
+
+def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fetched:
+    part, record, origin = (path.with_name(path.name + end) for end in (".part", ".sha256", ".origin.json"))
+    expected = sha256.lower() if sha256 else _recorded(record)
+    attempts = [(path.as_uri(), path)] if path.exists() else []
+    attempts += [(url, part) for url in urls]
+    failures = []
+    for url, file in attempts:
+        try:
+            if file is path:
+                found = verify(path, expected)
+            else:
+                found = transfer(url, part)
+                _check(part, path.suffix, expected, found)
+            break
+        except Refused as refusal:
+            failures.append(f"{url}: {refusal}; it is kept as {_quarantine(file, path, refusal.reason)}")
+        except BusflowError as error:
+            failures.append(f"{url}: {error}")
+        log.warning("%s", failures[-1])
+    else:
+        raise BusflowError(_advice(path, expected, upstream, failures, None if sha256 else record))
+    if file is part:
+        files.write_json(origin, {"sha256": found, "url": url})
+        _publish(part, path)
+    if expected is None:
+        files.write_text(record, f"{found}  {path.name}\n")
+    fetched = Fetched(found, path.stat().st_size, _url(origin, found))
+    log.info("%s: %d bytes, sha256 %s, %s", path, fetched.bytes, fetched.sha256, fetched.url)
+    return fetched
+
+
+def verify(path: Path, expected: str | None) -> str:
+    """Return a file's SHA-256 if it is ``expected`` (None: any) and the file is what its suffix says.
+
+    :raises Refused: it is another file, empty, a web page, cut off, or not of its kind.
+    """
+    found = files.sha256(path)
+    _check(path, path.suffix, expected, found)
+    return found
+
+
+def _check(file: Path, suffix: str, expected: str | None, found: str) -> None:
+    suffix, size = suffix.lower(), file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(1024)
+    if not head:
+        reason, message = "empty", "the file is empty"
+    elif WEB_PAGE.match(head):
+        reason = "web-page"
+        message = "a web page came: the site wants a login, or Google Drive's quota for the file is used up"
+    elif not head.startswith(SIGNATURES.get(suffix, b"")):
+        reason, message = f"not-{suffix[1:]}", f"the file is no {suffix} archive"
+    elif _is_cut_off(file, suffix, head, size):
+        reason, message = "cut-off", "the file is cut off: its end is missing"
+    elif expected not in (None, found):
+        reason, message = "wrong-hash", "it is another file than the expected one"
+    else:
+        return
+    wanted = f", expected {expected}" if expected else ""
+    raise Refused(f"{reason}-{found[:8]}", f"{message} ({size} bytes, sha256 {found}{wanted})")
+
+
+def _is_cut_off(file: Path, suffix: str, head: bytes, size: int) -> bool:
+    """Whether an archive lacks its table of contents, which both kinds keep at the end."""
+    if suffix == ".zip":
+        return not zipfile.is_zipfile(file)
+    if suffix == ".7z":
+        return size < 32 or 32 + sum(struct.unpack_from("<QQ", head, 12)) > size
+    return False
+
+
+def _publish(part: Path, path: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    files.sync_folder(path.parent)
+
+
+def _quarantine(file: Path, path: Path, reason: str) -> Path:
+    place = path.parent / "quarantine" / f"{path.name}.{reason}"
+    place.parent.mkdir(exist_ok=True)
+    return file.replace(place)
+
+
+def _recorded(record: Path) -> str | None:
+    if not record.exists():
+        return None
+    line = re.match(r"([0-9a-f]{64}) [ *]", record.read_text(encoding="utf-8"))
+    if line is None:
+        raise BusflowError(f"{record} is not what sha256sum writes; correct it, or delete it")
+    return line[1]
+
+
+def _url(origin: Path, sha256: str) -> str:
+    """Where a file came from: the same answer when it is fetched and when it is found again."""
+    note = files.read_json(origin) if origin.exists() else {}
+    return note["url"] if note.get("sha256") == sha256 else "dropped by hand"
+
+
+def _advice(path: Path, expected: str | None, upstream: str, failures: list[str], record: Path | None) -> str:
+    tried = "".join(f"  {failure}\n" for failure in failures or ["no URL is configured"])
+    advice = f"Download it by hand ({upstream}), put it at {path} and run the same command again. "
+    if expected is None:
+        advice += "Its sha256 is not known yet and will be recorded."
+    elif record is None:
+        advice += f"Its sha256 must be {expected}."
+    else:
+        advice += (
+            f"Its sha256 must be {expected}, recorded at the first fetch; to accept another, delete {record}."
+        )
+    return f"{path.name} could not be fetched:\n{tried}{advice}"

@@ -1,0 +1,247 @@
+"""Who is trained on, who chooses the checkpoint, who is tested: the splits of both protocols.
+
+Protocol ``paper`` divides images as Duong et al. (2025) did, flaws included: neighbouring frames of
+one video land on both sides. Protocol ``grouped`` divides independent units (a video, a patient, a
+set of near duplicates), corrects the labels by the sources' errata and drops what contradicts itself.
+"""
+
+import logging
+import random
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from busflow.data.errata import corrected_labels
+from busflow.errors import BusflowError
+
+TASKS = ("classification", "detection", "segmentation")
+PROTOCOLS = ("paper", "grouped")
+SPLITS = ("train", "val", "test")
+
+# What protocol grouped holds out, in this order, of all that is to be divided: the paper's 8:1:1, 95:5 of
+# the upstream training part, and 80:20 twice.
+GROUPED_SHARES = {
+    "classification": {"test": 0.1, "val": 0.1},
+    "detection": {"val": 0.05},
+    "segmentation": {"test": 0.2, "val": 0.16},
+}
+SHUFFLES = 200
+
+logger = logging.getLogger(__name__)
+
+
+def make_split(
+    images: pd.DataFrame,
+    annotations: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    *,
+    task: str,
+    protocol: str,
+    splits: dict,
+    sources: dict,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Divide the images of a task's sources.
+
+    Args:
+        images: ``data/index/images.csv``; its order does not matter.
+        annotations: ``data/index/annotations.csv``; detection needs at least one per image.
+        quarantine: ``data/index/quarantine.csv``; scope ``grouped`` applies to protocol grouped.
+        task: one of ``TASKS``. Its images are those of the sources whose config lists it in ``tasks``.
+        protocol: one of ``PROTOCOLS``.
+        splits: config's ``splits``: ``seed``, and ``balance_tolerance``, how far (0..1) the share of
+            a class in a split may be from its share in the whole.
+        sources: config's ``sources``.
+
+    Returns:
+        The split (``image_id, split, label, group``) and what was left out of it (``image_id, label,
+        group, reason``), both sorted by image_id. Every image of the task is in exactly one of them.
+
+    Raises:
+        BusflowError: unknown task or protocol, a broken index, or a division that cannot be made.
+    """
+    if task not in TASKS or protocol not in PROTOCOLS:
+        raise BusflowError(
+            f"there is no split {protocol}/{task}: "
+            f"protocols are {', '.join(PROTOCOLS)}, tasks {', '.join(TASKS)}"
+        )
+    _check_index(images, annotations)
+    table = images.sort_values("image_id", ignore_index=True).assign(reason="")
+    if protocol == "grouped":
+        table["label"] = corrected_labels(table, sources)
+    table = table[table["source"].isin([name for name, source in sources.items() if task in source["tasks"]])]
+
+    if task == "detection":
+        _leave_out(table, ~table["image_id"].isin(annotations["image_id"]), "has no annotated lesion")
+        _leave_out(table, table["upstream_split"] == "", "is in neither of the upstream train and val lists")
+    if protocol == "grouped":
+        _leave_out_quarantined(table, quarantine)
+        if task == "detection":
+            _leave_out_straddling(table)
+
+    kept = table[table["reason"] == ""]
+    if kept.empty:
+        raise BusflowError(
+            f"no image is left for {task}: check sources.<id>.tasks and data/index/quarantine.csv"
+        )
+    divide = {"paper": _divide_as_the_paper, "grouped": _divide_groups}[protocol]
+    kept = kept.assign(split=divide(kept, task, splits["seed"]))
+    _check(kept, task, protocol, splits["balance_tolerance"])
+    excluded = table[table["reason"] != ""]
+    return (
+        kept[["image_id", "split", "label", "group"]].reset_index(drop=True),
+        excluded[["image_id", "label", "group", "reason"]].reset_index(drop=True),
+    )
+
+
+def _check_index(images: pd.DataFrame, annotations: pd.DataFrame) -> None:
+    ids, remedy = images["image_id"], "run rule build_index again"
+    for column in ("image_id", "source", "label", "group"):
+        if (images[column].isna() | (images[column] == "")).any():
+            raise BusflowError(f"images.csv has a row without {column}; {remedy}")
+    for doubled in ids[ids.duplicated()]:
+        raise BusflowError(f"images.csv lists {doubled} more than once; {remedy}")
+    for orphan in annotations.loc[~annotations["image_id"].isin(ids), "image_id"]:
+        raise BusflowError(f"annotations.csv names {orphan}, which images.csv lacks; {remedy}")
+
+
+def _leave_out(table: pd.DataFrame, which: pd.Series, reason: str) -> None:
+    table.loc[which & (table["reason"] == ""), "reason"] = reason
+
+
+def _leave_out_quarantined(table: pd.DataFrame, quarantine: pd.DataFrame) -> None:
+    reasons = quarantine[quarantine["scope"] == "grouped"].groupby("image_id")["reason"].agg("; ".join)
+    for reason in reasons.unique():
+        _leave_out(table, table["image_id"].isin(reasons.index[reasons == reason]), reason)
+
+
+def _leave_out_straddling(table: pd.DataFrame) -> None:
+    """Keep the upstream test set whole: what shares a group with it may not be trained on."""
+    kept = table[table["reason"] == ""]
+    tested = kept.loc[kept["upstream_split"] == "val", "group"]
+    straddles = (table["upstream_split"] == "train") & table["group"].isin(tested)
+    _leave_out(table, straddles, "shares its group with the upstream val list, which is the test set")
+
+
+def _divide_as_the_paper(table: pd.DataFrame, task: str, seed: int) -> pd.Series:
+    """Split of each row by the paper's rule (Table 2, Table 3's text, Table 4); groups are ignored."""
+    if task == "classification":
+        return pd.concat(_floor_floor_rest(of_class, seed) for _, of_class in table.groupby("label"))
+    split = pd.Series("train", table.index)
+    # A float test_size makes scikit-learn hold out ceil(test_size * n), as Table 4's counts ask.
+    if task == "detection":
+        split[table["upstream_split"] == "val"] = "test"
+        split[_hold_out_images(split.index[split == "train"], 0.05, seed)] = "val"
+    else:
+        for name in ("test", "val"):
+            rest = table[split == "train"]
+            split[_hold_out_images(rest.index, 0.2, seed, stratify=rest["label"])] = name
+    return split
+
+
+def _floor_floor_rest(of_class: pd.DataFrame, seed: int) -> pd.Series:
+    """Shuffle the sorted files of one class; floor(0.8 n) train, floor(0.1 n) val, the rest test."""
+    shuffled = of_class.index.to_list()
+    random.Random(seed).shuffle(shuffled)
+    train, val = len(shuffled) * 8 // 10, len(shuffled) // 10
+    names = np.repeat(SPLITS, [train, val, len(shuffled) - train - val])
+    return pd.Series(names, shuffled)
+
+
+def _hold_out_images(index: pd.Index, share: float, seed: int, stratify: pd.Series | None = None) -> list:
+    try:
+        return train_test_split(index, test_size=share, random_state=seed, stratify=stratify)[1].to_list()
+    except ValueError as error:
+        raise BusflowError(f"{len(index)} images cannot be divided by the paper's rule: {error}") from error
+
+
+def _divide_groups(table: pd.DataFrame, task: str, seed: int) -> pd.Series:
+    """Split of each row so that no group is on two sides (for detection, test is the upstream val list)."""
+    split = pd.Series("train", table.index)
+    if task == "detection":
+        split[table["upstream_split"] == "val"] = "test"
+    pool = table[split == "train"]
+    images = pd.crosstab(pool["group"], pool["source"] + "/" + pool["label"])
+    classes = pd.crosstab(pool["group"], pool["label"]) > 0
+    shares = GROUPED_SHARES[task]
+    _check_groups(classes.sum(), needed=len(shares) + 1)
+    targets = {name: images.sum().to_numpy() * share for name, share in shares.items()}
+    for number, (name, target) in enumerate(targets.items()):
+        held = _hold_out_groups(images.to_numpy(), classes.to_numpy(), target, len(shares) - number, seed)
+        split[pool.index[pool["group"].isin(images.index[held])]] = name
+        images, classes = images[~held], classes[~held]
+    return split
+
+
+def _check_groups(groups_of_class: pd.Series, needed: int) -> None:
+    for label, n in groups_of_class[groups_of_class < needed].items():
+        raise BusflowError(
+            f"class {label} has {n} independent groups where protocol grouped needs {needed}, one for each "
+            "split it is divided into; add images of it or take its source out of the task"
+        )
+
+
+def _hold_out_groups(
+    images: np.ndarray, classes: np.ndarray, target: np.ndarray, leave: int, seed: int
+) -> np.ndarray:
+    """Choose the groups of one split: in ``SHUFFLES`` random orders, take each group that helps.
+
+    A group helps if it has a class the split lacks, or brings the split nearer to its target. The
+    shuffle that ends nearest to it wins. (Folds of scikit-learn's StratifiedGroupKFold, the usual
+    tool, are no nearer and may lack a class that has a handful of groups.)
+
+    Args:
+        images: int [groups, strata], images of each class of each source.
+        classes: bool [groups, classes], whether the group has images of the class.
+        target: float [strata], images wanted; the distance to it is the sum of absolute differences.
+        leave: groups of every class that must not be taken.
+
+    Returns:
+        bool [groups], the groups taken.
+    """
+    best, nearest = None, np.inf
+    for shuffle in range(SHUFFLES):
+        held = np.zeros(len(images), bool)
+        missing, distance = target, np.abs(target).sum()
+        covered, spare = np.zeros(classes.shape[1], bool), classes.sum(0) - leave
+        for group in np.random.default_rng([seed, shuffle]).permutation(len(images)):
+            has = classes[group]
+            distance_with = np.abs(missing - images[group]).sum()
+            helps = distance_with < distance or (has & ~covered).any()
+            if helps and (spare[has] > 0).all():
+                held[group] = True
+                missing, distance = missing - images[group], distance_with
+                covered, spare = covered | has, spare - has
+        if covered.all() and distance < nearest:
+            best, nearest = held, distance
+    if best is None:
+        raise BusflowError(
+            "protocol grouped finds no division with every class on every side: "
+            f"too few of the {len(images)} groups hold one class only"
+        )
+    return best
+
+
+def _check(table: pd.DataFrame, task: str, protocol: str, tolerance: float) -> None:
+    """Every split has images; in protocol grouped every class has its share in every split.
+
+    For detection the upstream test set is given, so only train and val are compared. A deviation of
+    less than one image is allowed whatever the tolerance: a small split cannot do better.
+    """
+    counts = pd.crosstab(table["split"], table["label"]).reindex(SPLITS, fill_value=0)
+    logger.info("%s/%s:\n%s", protocol, task, counts.to_string())
+    sizes = counts.sum(axis=1)
+    if (sizes == 0).any():
+        raise BusflowError(f"split {sizes.idxmin()} of {protocol}/{task} is empty: too few images to divide")
+    if protocol == "paper":
+        return
+    if task == "detection":
+        logger.info("the upstream test set has %s", (counts.loc["test"] / sizes["test"]).round(3).to_dict())
+        counts = counts.drop("test")
+    ideal = np.outer(counts.sum(axis=1), counts.sum() / counts.to_numpy().sum())
+    allowed = np.maximum(tolerance * counts.sum(axis=1), 1).to_numpy()[:, None]
+    if ((counts - ideal).abs() > allowed).any(axis=None):
+        raise BusflowError(
+            f"the closest division of {protocol}/{task} without a group on two sides is still out of balance "
+            f"({counts.to_dict('index')}); raise splits.balance_tolerance (now {tolerance}) to accept it"
+        )

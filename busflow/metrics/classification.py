@@ -1,0 +1,151 @@
+"""Metrics of a classifier from its predictions: numpy and scikit-learn, no torch.
+
+A number that is not defined is null and its count is given: the precision of a class that is never
+predicted is 0/0, not 0.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
+
+from busflow.files import sha256
+from busflow.metrics.inputs import LABELS, PROBABILITIES, indices, match, read_predictions, read_split
+from busflow.metrics.uncertainty import cluster_bootstrap, wilson
+
+ECE_BINS = 15
+INTERVALS = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
+def evaluate(predictions_path: Path | str, split_path: Path | str) -> dict:
+    """All metrics of one unit of study, ready for JSON.
+
+    Raises BusflowError when the predictions are not exactly the split's test images with their labels.
+    """
+    table = match(read_predictions(predictions_path), read_split(split_path), predictions_path)
+    matrix = count(table)
+    groups = matrices_per_group(table)
+    cluster = cluster_bootstrap(groups, summary)
+    naive = {"accuracy": wilson(int(np.trace(matrix)), int(matrix.sum()))}
+    return {
+        "n": len(table),
+        "n_groups": len(groups),
+        "split_sha256": sha256(split_path),
+        "labels": list(LABELS),
+        **_numbers(summary(matrix)),
+        "ece": calibration_error(table),
+        "intervals": {name: {"cluster": cluster[name], "wilson": naive.get(name)} for name in INTERVALS},
+        "undefined": _undefined(matrix),
+        "per_class": _per_class(table, matrix),
+        "confusion_matrix": matrix.tolist(),
+        "per_source": {source: _short(part) for source, part in table.groupby("source", sort=True)},
+    }
+
+
+def count(table: pd.DataFrame) -> np.ndarray:
+    """Confusion matrix [3, 3] (int): rows are the truth, columns the prediction, in the order of LABELS."""
+    return confusion_matrix(table["label"], table["prediction"], labels=LABELS)
+
+
+def matrices_per_group(table: pd.DataFrame) -> np.ndarray:
+    """One confusion matrix per independent group [G, 3, 3] (int), groups in sorted order."""
+    group, names = pd.factorize(table["group"], sort=True)
+    matrices = np.zeros((len(names), len(LABELS), len(LABELS)), dtype=int)
+    np.add.at(matrices, (group, indices(table["label"]), indices(table["prediction"])), 1)
+    return matrices
+
+
+def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """n, n_predicted, precision, recall and F1 per class [..., K] of confusion matrices [..., K, K].
+
+    Standard definitions: precision is hits over predictions of the class, recall hits over its images
+    (the paper's Eqs. 2 and 3 swap the symbols; its values follow the standard). 0/0 is NaN.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    n, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    with np.errstate(invalid="ignore"):
+        precision, recall, f1 = hits / predicted, hits / n, 2 * hits / (n + predicted)
+    return {"n": n, "n_predicted": predicted, "precision": precision, "recall": recall, "f1": f1}
+
+
+def summary(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Accuracy and macro values [...] (range 0..1) of confusion matrices [..., K, K].
+
+    Macro values are means over the classes that have images; there an undefined precision counts as 0.
+    Macro F1 is the mean of the classes' F1, as in the paper, not the harmonic mean of macro P and R.
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    scores = per_class(matrix)
+    present = scores["n"] > 0
+    macro = {
+        name: np.mean(np.nan_to_num(scores[name]), axis=-1, where=present)
+        for name in ("precision", "recall", "f1")
+    }
+    return {
+        "accuracy": np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum(axis=(-2, -1)),
+        "balanced_accuracy": macro["recall"],
+        "macro_precision": macro["precision"],
+        "macro_recall": macro["recall"],
+        "macro_f1": macro["f1"],
+    }
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Expected calibration error, range 0..1 (Guo et al. 2017, ICML, Eq. 3).
+
+    ECE = sum over bins b of |b| / n * |accuracy(b) - confidence(b)|, with 15 bins of equal width
+    ((m - 1) / 15, m / 15] of the greatest probability.
+    """
+    confidence = table[PROBABILITIES].max(axis=1).to_numpy()
+    right = (table["label"] == table["prediction"]).to_numpy()
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)
+    return float(np.abs(gaps).sum() / len(table))
+
+
+def _per_class(table: pd.DataFrame, matrix: np.ndarray) -> dict[str, dict]:
+    scores = per_class(matrix)
+    result = {}
+    for k, label in enumerate(LABELS):
+        truth, score = table["label"] == label, table[f"p_{label}"]
+        one_class_only = truth.nunique() < 2
+        result[label] = {
+            "n": int(scores["n"][k]),
+            "n_predicted": int(scores["n_predicted"][k]),
+            **{name: _number(scores[name][k]) for name in ("precision", "recall", "f1")},
+            "auroc": None if one_class_only else float(roc_auc_score(truth, score)),
+            "average_precision": None if one_class_only else float(average_precision_score(truth, score)),
+        }
+    return result
+
+
+def _short(table: pd.DataFrame) -> dict:
+    """The few numbers that are given per source."""
+    matrix = count(table)
+    scores = _numbers(summary(matrix))
+    return {
+        "n": len(table),
+        "n_per_class": dict(zip(LABELS, matrix.sum(axis=1).tolist(), strict=True)),
+        **{name: scores[name] for name in INTERVALS},
+    }
+
+
+def _undefined(matrix: np.ndarray) -> list[str]:
+    """Which per-class values are 0/0, e.g. ``normal.precision``."""
+    scores = per_class(matrix)
+    return [
+        f"{label}.{name}"
+        for k, label in enumerate(LABELS)
+        for name in ("precision", "recall", "f1")
+        if np.isnan(scores[name][k])
+    ]
+
+
+def _numbers(values: dict[str, np.ndarray]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,91 @@
+"""Read predictions and splits, and refuse what cannot be scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from busflow.errors import BusflowError
+
+LABELS = ("benign", "malignant", "normal")
+PROBABILITIES = [f"p_{label}" for label in LABELS]
+
+
+def read_table(path: Path | str, columns: list[str]) -> pd.DataFrame:
+    """Read a CSV that must have rows and the named columns; text stays text (no value means NaN)."""
+    try:
+        table = pd.read_csv(path, keep_default_na=False, dtype={"image_id": str, "group": str})
+    except FileNotFoundError:
+        raise BusflowError(f"{path}: no such file; run the rule that makes it") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise BusflowError(
+            f"{path}: not a readable CSV ({error}); delete it and run its rule again"
+        ) from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise BusflowError(f"{path}: lacks the column {', '.join(missing)}; it has {', '.join(table)}")
+    if table.empty:
+        raise BusflowError(f"{path}: has a header but no rows; there is nothing to work on")
+    return table
+
+
+def read_split(path: Path | str) -> pd.DataFrame:
+    """Read a split: ``image_id, split, label, group``, one row per image."""
+    table = read_table(path, ["image_id", "split", "label", "group"])
+    _unique(table, path)
+    return table
+
+
+def read_predictions(path: Path | str) -> pd.DataFrame:
+    """Read the predictions of a classifier and check each row.
+
+    Columns: ``image_id, source, label, prediction, p_benign, p_malignant, p_normal``; probabilities lie
+    in [0, 1], sum to 1 (to 1e-4, for rounding), and ``prediction`` names the greatest of them.
+    Raises BusflowError that names the file, the image and the fault.
+    """
+    table = read_table(path, ["image_id", "source", "label", "prediction", *PROBABILITIES])
+    _unique(table, path)
+    for column in ("label", "prediction"):
+        _refuse(table, ~table[column].isin(LABELS), path, f"{column} is not one of {', '.join(LABELS)}")
+    table[PROBABILITIES] = table[PROBABILITIES].apply(pd.to_numeric, errors="coerce")
+    values = table[PROBABILITIES].to_numpy()
+    _refuse(table, ~np.isfinite(values).all(axis=1), path, "a probability is not a number")
+    _refuse(table, ((values < 0) | (values > 1)).any(axis=1), path, "a probability is outside [0, 1]")
+    _refuse(table, abs(values.sum(axis=1) - 1) > 1e-4, path, "the probabilities do not sum to 1")
+    chosen = values[np.arange(len(table)), indices(table["prediction"])]
+    _refuse(table, chosen < values.max(axis=1) - 1e-6, path, "prediction is not the most probable class")
+    return table
+
+
+def match(predictions: pd.DataFrame, split: pd.DataFrame, path: Path | str) -> pd.DataFrame:
+    """Predictions of exactly the split's test images, sorted by image_id, with their ``group``.
+
+    Raises BusflowError when an image lacks a prediction, a prediction lacks its image, or a label differs.
+    """
+    test = split[split["split"] == "test"]
+    absent = sorted(set(test["image_id"]) - set(predictions["image_id"]))
+    extra = sorted(set(predictions["image_id"]) - set(test["image_id"]))
+    if absent or extra:
+        raise BusflowError(
+            f"{path}: does not fit the test split: {len(absent)} test images without a prediction, "
+            f"{len(extra)} predictions without a test image (first: {(absent + extra)[0]}); predict again"
+        )
+    joined = predictions.merge(test[["image_id", "label", "group"]], on="image_id", suffixes=("", "_split"))
+    _refuse(joined, joined["label"] != joined["label_split"], path, "label differs from the split's label")
+    return joined.drop(columns="label_split").sort_values("image_id", ignore_index=True)
+
+
+def indices(labels: pd.Series) -> np.ndarray:
+    """Class numbers [N] (int, 0..2) of label texts."""
+    return pd.Categorical(labels, categories=LABELS).codes.astype(np.intp)
+
+
+def _unique(table: pd.DataFrame, path: Path | str) -> None:
+    _refuse(table, table["image_id"].duplicated(), path, "image_id occurs more than once")
+
+
+def _refuse(table: pd.DataFrame, bad: pd.Series | np.ndarray, path: Path | str, fault: str) -> None:
+    bad = np.asarray(bad)
+    if bad.any():
+        first = table["image_id"].iloc[int(bad.argmax())]
+        raise BusflowError(f"{path}: {fault} (image {first}; {bad.sum()} in all); predict again")

@@ -1,0 +1,54 @@
+"""The ledger: every claim of the paper, what its own numbers say, what ours say, and the verdict."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from busflow.files import read_json
+from busflow.report.claims_classification import classification_claims
+from busflow.report.claims_data import data_claims, network_claims
+from busflow.report.claims_printed import printed_claims
+from busflow.report.evidence import Claim, Evidence, check_metrics
+from busflow.report.tables import Table
+
+ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3")
+TITLES = {
+    "id": "Id",
+    "claim": "Claim",
+    "where": "Where",
+    "printed": "Printed",
+    "corrected": "Corrected",
+    "ours_paper_protocol": "Ours, paper protocol",
+    "ours_grouped": "Ours, grouped",
+    "verdict": "Verdict",
+    "why": "Why",
+}
+
+
+def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], settings: dict) -> Table:
+    """Judge the claims by the CSVs of the study's tables and by its leakage.
+
+    Our own tables and metrics must obey the identities that the paper's are held to, else BusflowError.
+    """
+    for path in metrics:
+        check_metrics(read_json(path), str(path))
+    evidence = Evidence(tables, leakage, settings)
+    claims = [
+        *data_claims(evidence),
+        *network_claims(evidence),
+        *printed_claims(),
+        *classification_claims(evidence),
+    ]
+    claims.sort(key=lambda claim: ORDER.index(claim.id.split(".")[0]))
+    data = pd.DataFrame(claims, columns=Claim._fields)[list(TITLES)]
+    verdicts = ", ".join(f"{n} {verdict}" for verdict, n in data["verdict"].value_counts().items())
+    splits = evidence.tables["classification"].drop_duplicates("protocol")
+    digests = ", ".join(f"{row.protocol} {row.split_sha256[:12]}" for row in splits.itertuples())
+    notes = [
+        f"n = {len(data)} claims: {verdicts}. Splits for classification: {digests}.",
+        "“Corrected” follows by arithmetic from what the paper prints; in brackets 95 % intervals.",
+        "Verdicts are rules on numbers. Reproduced: equal to the printed digits, or the statement holds. "
+        "Within CI: the printed value lies in our interval. Undefined: the quantity does not exist. "
+        "Not testable: this study lacks the data, the model or the training for it.",
+    ]
+    return Table("Audit of the paper's claims.", data, data.rename(columns=TITLES), notes)

@@ -1,0 +1,154 @@
+"""The paper's claims on its trained classifiers (Fig. 3 and section 5.1), against ours."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from busflow.metrics.uncertainty import mcnemar
+from busflow.report.claims_data import ALL_SOURCES
+from busflow.report.evidence import Claim, Evidence
+from busflow.report.paper import printed, status
+from busflow.report.verdicts import UNDEFINED, equal, leads, ordered, within
+
+WHERE = "5.1, Fig. 3"
+ROUNDING = 0.005  # of two printed digits
+
+
+def classification_claims(evidence: Evidence) -> Iterator[Claim]:
+    """Scores, ranks, and the classifiers that never find a Normal image."""
+    ours = {
+        protocol: evidence.rows("classification", protocol, "model").reindex(printed("fig3").index)
+        for protocol in ("paper", "grouped")
+    }
+    yield from _scores(evidence, ours)
+    yield _best(evidence, ours)
+    small, tiny, base, nano = (f"convnext_{name}" for name in ("small", "tiny", "base", "nano"))
+    yield _order(evidence, ours, "F3.order_f1", "F1 ranks Small, Tiny, Base", "macro_f1", [small, tiny, base])
+    for other in ("atto", "femto", "pico"):
+        claim = f"Nano is more accurate than {other.capitalize()}"
+        yield _order(evidence, ours, f"F3.nano_{other}", claim, "accuracy", [nano, f"convnext_{other}"])
+    yield from _normal(evidence)
+
+
+def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim]:
+    for score, words in {"accuracy": "accuracy", "macro_f1": "total F1"}.items():
+        for model, value in printed("fig3")[score].dropna().items():
+            point, low, high = (
+                100 * ours["paper"].loc[model, f"{score}{part}"] for part in ("", "_low", "_high")
+            )
+            yield Claim(
+                f"F3.{model}.{score}",
+                f"{evidence.label(model)}: {words} {value:.2f} %",
+                WHERE,
+                f"{value:.2f}",
+                **_judge(
+                    evidence, within(value, point, low, high, ROUNDING), "protocol paper, 95 % CI", [model]
+                ),
+                ours_paper_protocol=_interval(ours["paper"].loc[model], score),
+                ours_grouped=_interval(ours["grouped"].loc[model], score),
+            )
+
+
+def _best(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
+    """Small is the best by our numbers; what the printed ones can say at most stands under corrected."""
+    accuracy, n = printed("fig3")["accuracy"], printed("table2").loc["test", "total"]
+    claimed = accuracy.idxmax()
+    first, second = (round(value * n / 100) for value in accuracy.nlargest(2))
+    # The fewest disagreements give the smallest p that two such accuracies can have.
+    p = mcnemar(np.arange(n) < first, np.arange(n) < second)
+    table = ours["paper"].dropna(subset="accuracy")
+    tied = table.index[table["indistinguishable"].astype(bool)]
+    verdict = leads(claimed, table["accuracy"].to_dict(), tied) if claimed in table.index else UNDEFINED
+    why = "protocol paper; within CI: not alone at the top by exact McNemar tests"
+    return Claim(
+        "F3.best",
+        f"{evidence.label(claimed)} is the best of the eight classifiers",
+        "5.1",
+        " against ".join(f"{value:.2f}" for value in accuracy.nlargest(2)),
+        **_judge(evidence, verdict, why, [claimed]),
+        corrected=f"{first} against {second} of {n} images: exact McNemar p ≥ {p:.2f}",
+        ours_paper_protocol=_leaders(ours["paper"]),
+        ours_grouped=_leaders(ours["grouped"]),
+    )
+
+
+def _order(
+    evidence: Evidence, ours: dict[str, pd.DataFrame], name: str, claim: str, score: str, models: list[str]
+) -> Claim:
+    scores = {protocol: 100 * table[score].reindex(models) for protocol, table in ours.items()}
+    verdict = UNDEFINED if scores["paper"].isna().any() else ordered(models, scores["paper"].to_dict())
+    return Claim(
+        name,
+        claim,
+        "5.1",
+        _list(printed("fig3")[score].reindex(models)),
+        **_judge(evidence, verdict, "order of our point estimates, protocol paper", models),
+        ours_paper_protocol=_list(scores["paper"]),
+        ours_grouped=_list(scores["grouped"]),
+    )
+
+
+def _normal(evidence: Evidence) -> Iterator[Claim]:
+    """Recall 0 on Normal is a result; precision without a prediction is 0/0."""
+    paper = printed("fig3")
+    classes = {
+        protocol: evidence.rows("classification_per_class", protocol, "model").query("`class` == 'normal'")
+        for protocol in ("paper", "grouped")
+    }
+    rows = {protocol: table.reindex(paper.index) for protocol, table in classes.items()}
+    for model in paper.index[paper["normal_recall"] == 0]:
+        recall = 100 * rows["paper"].loc[model, "recall"]
+        yield Claim(
+            f"F3.{model}.normal_recall",
+            f"{evidence.label(model)} finds none of the Normal images",
+            WHERE,
+            f"{paper.loc[model, 'normal_recall']:.2f}",
+            **_judge(evidence, equal(0, recall, ROUNDING), "recall on Normal, protocol paper", [model]),
+            ours_paper_protocol=_share(rows["paper"].loc[model], "recall", "n"),
+            ours_grouped=_share(rows["grouped"].loc[model], "recall", "n"),
+        )
+        value = paper.loc[model, "normal_precision"]
+        if status("fig3", model, "normal_precision") == "undefined":
+            value = np.nan
+        yield Claim(
+            f"F3.{model}.normal_precision",
+            f"{evidence.label(model)} has a precision of 0 % on Normal",
+            WHERE,
+            f"{paper.loc[model, 'normal_precision']:.2f}",
+            equal(0, value),
+            "0 only if some image is wrongly predicted Normal; with none it is 0/0",
+            corrected="0/0",
+            ours_paper_protocol=_share(rows["paper"].loc[model], "precision", "n_predicted"),
+            ours_grouped=_share(rows["grouped"].loc[model], "precision", "n_predicted"),
+        )
+
+
+def _judge(evidence: Evidence, verdict: str, why: str, models: list[str]) -> dict[str, str]:
+    return evidence.judge(verdict, why, sources=ALL_SOURCES, models=models)
+
+
+def _interval(row: pd.Series, score: str) -> str:
+    if pd.isna(row[score]):
+        return "–"
+    return f"{100 * row[score]:.2f} [{100 * row[f'{score}_low']:.1f}, {100 * row[f'{score}_high']:.1f}]"
+
+
+def _leaders(table: pd.DataFrame) -> str:
+    table = table.dropna(subset="accuracy")
+    if table.empty:
+        return "–"
+    best = table["accuracy"].idxmax()
+    tied = table.loc[table["indistinguishable"].astype(bool), "label"].drop(best)
+    text = f"{table.loc[best, 'label']} {100 * table.loc[best, 'accuracy']:.2f}"
+    return text + (f"; as good: {', '.join(tied)}" if len(tied) else "")
+
+
+def _list(values: pd.Series) -> str:
+    return ", ".join("–" if pd.isna(value) else f"{value:.2f}" for value in values)
+
+
+def _share(row: pd.Series, name: str, count: str) -> str:
+    if pd.isna(row[count]):
+        return "–"
+    return f"{'n/a' if pd.isna(row[name]) else format(100 * row[name], '.2f')} (n={row[count]:.0f})"

@@ -1,0 +1,121 @@
+"""What the ledger judges by: the study's tables, and whether they can speak about the paper's data."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from busflow.errors import BusflowError
+from busflow.files import read_json
+from busflow.metrics.classification import per_class
+from busflow.report.paper import sums
+from busflow.report.tables_data import COLUMNS
+from busflow.report.units import by_protocol, foreign_sources
+from busflow.report.verdicts import NOT_TESTABLE
+
+TABLES = ("table1", "table2", "table3", "table4", "table5", "classification", "classification_per_class")
+
+
+class Claim(NamedTuple):
+    """A row of the ledger; ids begin with the table, figure or equation."""
+
+    id: str
+    claim: str
+    where: str
+    printed: str
+    verdict: str
+    why: str
+    corrected: str = "–"
+    ours_paper_protocol: str = "–"
+    ours_grouped: str = "–"
+
+
+class Evidence:
+    """The study's tables by name, leakage by protocol, and the study's settings."""
+
+    def __init__(self, tables: Iterable[Path], leakage: Iterable[Path], settings: dict) -> None:
+        self.settings = settings
+        self.tables = {Path(path).stem: pd.read_csv(path) for path in tables}
+        absent = [name for name in TABLES if name not in self.tables]
+        if absent:
+            raise BusflowError(f"the ledger needs the table {', '.join(absent)}; make it first")
+        self.leakage = {name: read_json(path) for name, path in by_protocol(leakage, settings).items()}
+        check_tables(self.tables)
+
+    def rows(self, table: str, protocol: str, index: str) -> pd.DataFrame:
+        """One protocol's rows of a table, by their ``index`` column; empty when the study lacks it."""
+        data = self.tables[table]
+        return data[data["protocol"] == protocol].set_index(index)
+
+    def label(self, model: str) -> str:
+        """A classifier's name in sentences."""
+        return self.settings["models"]["classification"].get(model, {"label": model})["label"]
+
+    def judge(
+        self,
+        verdict: str,
+        why: str,
+        sources: Iterable[str] = (),
+        models: Iterable[str] = (),
+        trained: bool = True,
+    ) -> dict[str, str]:
+        """``verdict`` and ``why`` of a claim; ``not testable`` and the obstacle where there is one.
+
+        Args:
+            sources: whose data the claim is about; they must be the paper's, not stand-ins.
+            models: classifiers that the study must have.
+            trained: it is about trained models, so the study must not be a demonstration.
+        """
+        foreign = foreign_sources(sources, self.settings)
+        missing = [
+            self.label(name) for name in models if name not in self.settings["models"]["classification"]
+        ]
+        notice = self.settings["study"]["notice"]
+        if foreign:
+            why = f"needs the paper's data; this study has {', '.join(foreign)}"
+        elif missing:
+            why = f"not in this study: {', '.join(missing)}"
+        elif trained and notice:
+            why = f"notice of this study: {notice}"
+        else:
+            return {"verdict": verdict, "why": why}
+        return {"verdict": NOT_TESTABLE, "why": why}
+
+
+def check_tables(tables: dict[str, pd.DataFrame]) -> None:
+    """Hold our own tables to the identities that the paper's are held to: rows and columns add up."""
+    _check("table1", tables["table1"].set_index("source")[COLUMNS])
+    for name in ("table2", "table4"):
+        for protocol, part in tables[name].groupby("protocol"):
+            _check(f"{name}, {protocol}", part.set_index("subset")[COLUMNS])
+    for protocol, part in tables["table3"].groupby("protocol"):
+        for what in ("images", "boxes"):
+            columns = [f"{what}_{column}" for column in ("benign", "malignant", "total")]
+            counts = part.set_index("subset")[columns].rename(columns=lambda name: name.split("_")[1])
+            _check(f"table3, {protocol}, {what}", counts)
+
+
+def check_metrics(metrics: dict, name: str) -> None:
+    """Hold metrics to their identities: the matrix sums to n, and P, R, F1 and macro F1 follow from it."""
+    matrix = np.array(metrics["confusion_matrix"])
+    if matrix.sum() != metrics["n"]:
+        raise BusflowError(f"{name}: the confusion matrix sums to {matrix.sum()}, not to n = {metrics['n']}")
+    scores = per_class(matrix)
+    for k, label in enumerate(metrics["labels"]):
+        for score in ("n", "n_predicted", "precision", "recall", "f1"):
+            found, implied = metrics["per_class"][label][score], scores[score][k]
+            if (found is None) != np.isnan(implied) or (found is not None and abs(found - implied) > 1e-9):
+                raise BusflowError(
+                    f"{name}: {score} of {label} is {found}; the confusion matrix implies {implied}"
+                )
+    present = [value["f1"] for value in metrics["per_class"].values() if value["n"]]
+    if abs(metrics["macro_f1"] - np.mean(present)) > 1e-9:
+        raise BusflowError(f"{name}: macro_f1 is {metrics['macro_f1']}, not the mean of the classes' F1")
+
+
+def _check(name: str, counts: pd.DataFrame) -> None:
+    for _, statement, found, implied, agrees in sums(counts):
+        if not agrees:
+            raise BusflowError(f"{name}: {statement} does not hold: {found} is not {implied}; make it again")

@@ -1,0 +1,89 @@
+"""One look for all figures: theme, colours, labels, and files that are the same bits for the same data."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from busflow.files import atomic
+from busflow.metrics.inputs import LABELS
+
+WIDTH_PIXELS = 1200
+WIDE_PIXELS = 1600  # of figures with many panels
+CLASS_COLOURS = dict(zip(LABELS, ("#2a9d8f", "#c8553d", "#6c757d"), strict=True))
+PRINTED = {"color": "#111111", "marker": "D"}  # a value of the paper
+INK, MUTED = "#222222", "#6c757d"
+_PROTOCOLS = ("#c77d1e", "#1f5a94", "#6a4c93", "#3a7d44")
+
+
+def theme() -> None:
+    """Set the look; every figure function is called under it (see ``make``)."""
+    sns.set_theme(
+        context="paper",
+        style="whitegrid",
+        font="DejaVu Sans",
+        rc={
+            "svg.hashsalt": "busflow",
+            "figure.constrained_layout.use": True,
+            "figure.constrained_layout.h_pad": 0.07,
+            "figure.constrained_layout.w_pad": 0.06,
+            "axes.edgecolor": "#b0b0b0",
+            "axes.labelcolor": INK,
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "figure.titlesize": 11,
+            "figure.titleweight": "bold",
+            "grid.color": "#e6e6e6",
+            "text.color": INK,
+            "legend.frameon": False,
+        },
+    )
+
+
+def model_colours(settings: dict, task: str) -> dict[str, tuple]:
+    """A fixed colour per model of a task, light to dark in config order (small to large networks)."""
+    models = list(settings["models"][task])
+    return dict(zip(models, sns.color_palette("crest", len(models)), strict=True))
+
+
+def protocol_colours(settings: dict) -> dict[str, str]:
+    """A fixed colour per protocol, in config order."""
+    return dict(zip(settings["protocols"], _PROTOCOLS, strict=False))
+
+
+def legend_below(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
+    """One legend under the figure for what all the axes show."""
+    shown = {}
+    for each in axes:
+        handles, labels = each.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
+
+
+def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
+    """Write the figure to each path (SVG, PNG) with the study's notice below it.
+
+    About 1200 pixels wide, 1600 with many panels. The same figure gives the same bytes: no date, no
+    version, fixed element ids.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what follows must not move what is laid out
+    if notice:
+        y = (figure.get_tightbbox().y0 - 0.05) / figure.get_figheight()
+        figure.text(0.5, y, notice, ha="center", va="top", fontsize=8, style="italic", color=MUTED)
+    padding = 0.1
+    width = figure.get_tightbbox().width + 2 * padding
+    dpi = min(200, int((WIDTH_PIXELS if width < 10 else WIDE_PIXELS) / width))
+    for path in paths:
+        metadata = {"Date": None, "Creator": None} if Path(path).suffix == ".svg" else {"Software": None}
+        with atomic(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=padding)
+    plt.close(figure)

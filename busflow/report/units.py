@@ -1,0 +1,66 @@
+"""What a result file belongs to: read from its path, ordered as in the config."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from busflow.errors import BusflowError
+from busflow.report.paper import facts
+
+UNIT = re.compile(r"(?:^|/)(?P<protocol>[^/]+)/(?P<task>[^/]+)/(?P<model>[^/]+)/seed(?P<seed>\d+)/[^/]+$")
+TASK_FILE = re.compile(r"(?:^|/)(?P<protocol>[^/]+)[/_](?P<task>[^/_.]+)\.\w+$")
+
+
+class Unit(NamedTuple):
+    """A unit of study and one of its files."""
+
+    protocol: str
+    task: str
+    model: str
+    seed: int
+    path: Path
+
+
+def units(paths: Iterable[Path], settings: dict) -> list[Unit]:
+    """Parse ``.../{protocol}/{task}/{model}/seed{seed}/<file>``; protocols and models in config order.
+
+    Raises BusflowError for another path, and for a protocol or model that the config does not know.
+    """
+    found = []
+    for path in paths:
+        parts = UNIT.search(Path(path).as_posix())
+        if parts is None:
+            raise BusflowError(f"{path}: expected a path like <protocol>/<task>/<model>/seed<n>/<file>")
+        unit = Unit(parts["protocol"], parts["task"], parts["model"], int(parts["seed"]), Path(path))
+        if unit.protocol not in settings["protocols"]:
+            raise BusflowError(f"{path}: the config has no protocol {unit.protocol}")
+        if unit.model not in settings["models"].get(unit.task, {}):
+            raise BusflowError(f"{path}: the config has no {unit.task} model {unit.model}")
+        found.append(unit)
+    protocols = list(settings["protocols"])
+
+    def order(unit: Unit) -> tuple:
+        models = list(settings["models"][unit.task])
+        return protocols.index(unit.protocol), models.index(unit.model), unit.seed
+
+    return sorted(found, key=order)
+
+
+def by_protocol(paths: Iterable[Path], settings: dict) -> dict[str, Path]:
+    """Files of one task, ``{protocol}/{task}.csv`` or ``{protocol}_{task}.json``, in config order."""
+    found = {}
+    for path in paths:
+        parts = TASK_FILE.search(Path(path).as_posix())
+        if parts is None or parts["protocol"] not in settings["protocols"]:
+            raise BusflowError(f"{path}: expected <protocol>/<task>.csv with a protocol of the config")
+        found[parts["protocol"]] = Path(path)
+    return {protocol: found[protocol] for protocol in settings["protocols"] if protocol in found}
+
+
+def foreign_sources(names: Iterable[str], settings: dict) -> list[str]:
+    """Labels of those sources that are not the paper's data: stand-ins, phantoms, absent ones."""
+    own = facts()["sources"]
+    absent = {name: {"label": f"{own[name]} (absent)"} for name in names}
+    labels = {name: (absent | settings["sources"])[name]["label"] for name in names}
+    return [label for name, label in labels.items() if label != own[name]]

@@ -1,0 +1,30 @@
+"""Judge every claim of the paper by the study's tables."""
+
+import argparse
+from pathlib import Path
+
+from busflow.cli import run, settings
+from busflow.report import audit, tables
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--tables", required=True, type=Path, nargs="+", help="CSVs: table1 to 5, classification*"
+    )
+    parser.add_argument(
+        "--leakage", required=True, type=Path, nargs="+", help="<protocol>/classification.json"
+    )
+    parser.add_argument("--metrics", required=True, type=Path, nargs="+", help="metrics.json of every unit")
+    parser.add_argument(
+        "--settings", required=True, type=settings, help="JSON: study, protocols, sources, models"
+    )
+    parser.add_argument("--csv", required=True, type=Path)
+    parser.add_argument("--md", required=True, type=Path)
+    arguments = parser.parse_args()
+    ledger = audit.ledger(arguments.tables, arguments.leakage, arguments.metrics, arguments.settings)
+    tables.write(ledger, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,39 @@
+"""Divide a task's images into train, val and test by one protocol."""
+
+import argparse
+
+import pandas as pd
+
+from busflow.cli import run, settings
+from busflow.data.splits import make_split
+from busflow.files import write_csv
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--protocol", required=True)
+    parser.add_argument("--task", required=True)
+    for table in ("--images", "--annotations", "--quarantine"):
+        parser.add_argument(table, required=True, type=read, help=f"data/index/{table[2:]}.csv")
+    parser.add_argument("--settings", required=True, type=settings, help="config's splits and sources")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--excluded", required=True)
+    args = parser.parse_args()
+    split, excluded = make_split(
+        args.images,
+        args.annotations,
+        args.quarantine,
+        task=args.task,
+        protocol=args.protocol,
+        **args.settings,
+    )
+    write_csv(args.excluded, excluded)
+    write_csv(args.output, split)
+
+
+def read(path: str) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,333 @@
+import errno
+import hashlib
+import io
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+import types
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from werkzeug import Response
+
+from busflow.data import sources, transfers
+from busflow.data.sources import fetch_file, fetch_source
+from busflow.errors import BusflowError
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_zip(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("set/image.png"), np.random.default_rng(seed).bytes(10_000))
+    return buffer.getvalue()
+
+
+GOOD, OTHER = make_zip(1), make_zip(2)
+SHA256, OTHER_SHA256 = hashlib.sha256(GOOD).hexdigest(), hashlib.sha256(OTHER).hexdigest()
+PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.fixture
+def site(httpserver):
+    """A web server of one file, whose bytes may be changed, and of a missing one."""
+    site = types.SimpleNamespace(body=GOOD, delay=0, url=httpserver.url_for("/set.zip"), log=httpserver.log)
+
+    def answer(_):
+        time.sleep(site.delay)
+        return Response(site.body)
+
+    httpserver.expect_request("/set.zip").respond_with_handler(answer)
+    httpserver.expect_request("/missing.zip").respond_with_data(status=404)
+    return site
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "archives" / "set.zip"
+
+
+def fetch(urls, path, sha256=SHA256):
+    return fetch_file(urls, path, sha256, "https://example.org/dataset")
+
+
+def failure(urls, path, sha256=SHA256) -> str:
+    with pytest.raises(BusflowError) as caught:
+        fetch(urls, path, sha256)
+    assert not path.exists()
+    return str(caught.value)
+
+
+def quarantined(path) -> list[str]:
+    return sorted(file.name for file in (path.parent / "quarantine").iterdir())
+
+
+def test_a_good_file_is_fetched_and_nothing_else_is_left(site, path):
+    fetched = fetch([site.url], path)
+    assert (fetched.sha256, fetched.bytes, fetched.url) == (SHA256, len(GOOD), site.url)
+    assert path.read_bytes() == GOOD
+    assert {file.name for file in path.parent.iterdir()} == {
+        "set.zip",
+        ".set.zip.lock",
+        "set.zip.origin.json",
+    }
+
+
+# --- wrong files
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "message"),
+    [
+        (PAGE, "web-page", "a web page came: the site wants a login, or Google Drive's quota"),
+        (b"", "empty", "the file is empty (0 bytes"),
+        (b"Rar!" + GOOD, "not-zip", "the file is no .zip archive"),
+        (GOOD[:-30], "cut-off", "the file is cut off: its end is missing"),
+        (
+            OTHER,
+            "wrong-hash",
+            f"it is another file than the expected one ({len(OTHER)} bytes, sha256 {OTHER_SHA256}, expected",
+        ),
+    ],
+)
+def test_a_wrong_file_is_quarantined_and_named(site, path, body, reason, message):
+    site.body = body
+    said = failure([site.url], path)
+    name = f"set.zip.{reason}-{hashlib.sha256(body).hexdigest()[:8]}"
+    assert quarantined(path) == [name]
+    assert (path.parent / "quarantine" / name).read_bytes() == body
+    assert message in said
+    assert f"it is kept as {path.parent / 'quarantine' / name}" in said
+    assert f"expected {SHA256}" in said
+
+
+def test_the_last_error_lists_all_urls_and_tells_where_to_drop_the_file(site, path):
+    gone, missing = site.url.replace("set", "missing"), path.parent / "no such.zip"
+    said = failure([gone, f"file:{missing}", "ftp://example.org/set.zip"], path)
+    assert said.startswith("set.zip could not be fetched:\n")
+    assert f"{gone}: the server says 404 NOT FOUND" in said
+    assert f"{missing} cannot be read: No such file or directory" in said
+    assert (
+        "ftp://example.org/set.zip: its kind is unknown; https:, http:, file:, gdrive: and phantom:" in said
+    )
+    assert f"Download it by hand (https://example.org/dataset), put it at {path}" in said
+    assert f"Its sha256 must be {SHA256}." in said
+
+
+def test_without_urls_the_advice_is_given_at_once(path):
+    said = failure([], path, None)
+    assert "no URL is configured" in said
+    assert "Its sha256 is not known yet and will be recorded." in said
+
+
+def test_the_next_mirror_is_tried(site, path, tmp_path):
+    (tmp_path / "bad.zip").write_bytes(OTHER)
+    fetched = fetch([(tmp_path / "bad.zip").as_uri(), site.url], path)
+    assert fetched.url == site.url
+    assert path.read_bytes() == GOOD
+    assert len(quarantined(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "good"),
+    [
+        ("a.7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(24), True),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(4) + (99).to_bytes(8, "little") + bytes(12), False),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c\0\4", False),
+        ("a.7z", GOOD, False),
+        ("a.safetensors", (60).to_bytes(8, "little") + b"{}", True),
+        ("a.safetensors", PAGE, False),
+        ("a.pth", b"\x80\x02", True),
+        ("a.pth", b"", False),
+    ],
+)
+def test_a_file_must_be_what_its_suffix_says(tmp_path, name, body, good):
+    (tmp_path / "mirror").write_bytes(body)
+    path = tmp_path / "archives" / name
+    if good:
+        assert fetch([(tmp_path / "mirror").as_uri()], path, None).bytes == len(body)
+    else:
+        failure([(tmp_path / "mirror").as_uri()], path, None)
+
+
+# --- files that are there already
+
+
+def test_a_file_dropped_by_hand_is_taken(path):
+    path.parent.mkdir()
+    path.write_bytes(GOOD)
+    assert fetch(["http://127.0.0.1:1/"], path).url == "dropped by hand"
+
+
+def test_a_file_dropped_by_hand_without_a_known_hash_must_be_an_archive(path):
+    path.parent.mkdir()
+    path.write_bytes(GOOD[:1000])
+    assert "the file is cut off" in failure([], path, None)
+    path.write_bytes(GOOD)
+    assert fetch([], path, None).sha256 == SHA256
+
+
+def test_a_wrong_file_dropped_by_hand_is_put_aside_and_replaced(site, path):
+    path.parent.mkdir()
+    path.write_bytes(OTHER)
+    assert fetch([site.url], path).sha256 == SHA256
+    assert quarantined(path) == [f"set.zip.wrong-hash-{OTHER_SHA256[:8]}"]
+
+
+def test_a_fetched_file_keeps_its_url_when_found_again(site, path):
+    first = fetch([site.url], path)
+    assert fetch([site.url], path) == first
+    assert len(site.log) == 1
+
+
+# --- a hash that is not known yet
+
+
+def test_a_null_hash_is_recorded_as_sha256sum_does_and_enforced(site, path):
+    fetch([site.url], path, None)
+    record = path.with_name("set.zip.sha256")
+    subprocess.run(["sha256sum", "-c", "--strict", record.name], cwd=path.parent, check=True)
+    path.unlink()
+    site.body = OTHER
+    said = failure([site.url], path, None)
+    assert (
+        f"Its sha256 must be {SHA256}, recorded at the first fetch; to accept another, delete {record}."
+        in said
+    )
+    record.unlink()
+    assert fetch([site.url], path, None).sha256 == OTHER_SHA256
+    assert record.read_text() == f"{OTHER_SHA256}  set.zip\n"
+
+
+def test_a_broken_record_is_said_so(site, path):
+    path.parent.mkdir()
+    record = path.with_name("set.zip.sha256")
+    record.write_text("?")
+    assert (
+        failure([site.url], path, None) == f"{record} is not what sha256sum writes; correct it, or delete it"
+    )
+
+
+def test_a_refused_file_is_not_recorded(site, path):
+    site.body = PAGE
+    failure([site.url], path, None)
+    assert not path.with_name("set.zip.sha256").exists()
+
+
+# --- other kinds of URL
+
+
+def test_a_file_url_may_be_relative_and_percent_encoded(path, tmp_path, monkeypatch):
+    (tmp_path / "a b#1.zip").write_bytes(GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert fetch(["file:a%20b%231.zip"], path).url == "file:a%20b%231.zip"
+    assert (tmp_path / "a b#1.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "link"),
+    [
+        ("gdrive:1LVX_k", "https://drive.google.com/uc?id=1LVX_k"),
+        ("https://drive.google.com/file/d/1LVX/view", "https://drive.google.com/file/d/1LVX/view"),
+    ],
+)
+def test_google_drive_is_left_to_gdown(path, monkeypatch, url, link):
+    def gdown(url, output, *, hasher, progress, resume, **_):
+        assert (url, resume) == (link, True)
+        Path(output).write_bytes(GOOD)
+        hasher.update(GOOD)
+        progress(len(GOOD), len(GOOD))
+
+    monkeypatch.setattr(transfers.gdown, "download", gdown)
+    assert fetch([url], path).url == url
+
+
+def test_google_drives_complaint_is_passed_on(path, monkeypatch):
+    def gdown(*_, **__):
+        raise transfers.gdown.exceptions.FileURLRetrievalError("Too many users\n have viewed it")
+
+    monkeypatch.setattr(transfers.gdown, "download", gdown)
+    assert "gdrive:1: Google Drive says: Too many users have viewed it" in failure(["gdrive:1"], path)
+
+
+def test_phantoms_are_written_by_their_module(path, monkeypatch):
+    module = types.SimpleNamespace(
+        write_archive=lambda url, part: part.write_bytes(GOOD) and calls.append(url)
+    )
+    calls = []
+    monkeypatch.setitem(sys.modules, "busflow.data.phantom_archives", module)
+    monkeypatch.setattr("busflow.data.phantom_archives", module, raising=False)
+    fetch(["phantom:busi?seed=1&benign=2"], path)
+    assert calls == ["phantom:busi?seed=1&benign=2"]
+
+
+def fetch_in_a_process(url: str, path: Path) -> None:
+    fetch([url], path)
+
+
+def test_two_processes_that_fetch_one_file_both_end_right(site, path):
+    site.delay = 0.5
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=fetch_in_a_process, args=(site.url, path)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert path.read_bytes() == GOOD
+    assert len(site.log) == 1
+
+
+def test_a_full_disk_is_said_to_be_the_archives(path, monkeypatch):
+    def full(url, part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources, "transfer", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        fetch(["gdrive:1"], path)
+    assert caught.value.filename == str(path)
+
+
+# --- receipt and script
+
+
+def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
+    (tmp_path / "mirror.zip").write_bytes(GOOD)
+    settings = {
+        "label": "Set",
+        "archive": "set.zip",
+        "urls": [(tmp_path / "mirror.zip").as_uri()],
+        "sha256": None,
+        "licence": "CC0",
+        "citation": "Somebody, 2020",
+    }
+    receipt = tmp_path / "set.json"
+    fetch_source("set", settings, path.parent, receipt)
+    first = receipt.read_text()
+    assert json.loads(first) == {
+        "source": "set",
+        "file": "set.zip",
+        "sha256": SHA256,
+        "bytes": len(GOOD),
+        "url": settings["urls"][0],
+        "licence": "CC0",
+        "citation": "Somebody, 2020",
+    }
+    receipt.unlink()  # as Snakemake does before it runs the rule again
+    fetch_source("set", settings, path.parent, receipt)
+    assert receipt.read_text() == first
+
+
+def test_the_script_ends_with_one_error_and_no_receipt(tmp_path):
+    settings = {"archive": "a.zip", "urls": [], "sha256": None, "licence": "", "citation": "Somebody, 2020"}
+    command = [sys.executable, ROOT / "scripts/fetch.py", "--source", "a", "--settings", json.dumps(settings)]
+    command += ["--archives", tmp_path / "archives", "--receipt", tmp_path / "a.json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 1
+    assert done.stderr.startswith("fetch.py: error: a.zip could not be fetched:\n  no URL is configured\n")
+    assert not (tmp_path / "a.json").exists()
