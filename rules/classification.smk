@@ -34,7 +34,7 @@ rule train_classification:
         settings=training_settings("classification"),
         pretrained=pretrained_argument("classification"),
         # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
-        state="<runs>/{protocol}/classification/{model}/seed{seed}",
+        state=under_root("runs/{protocol}/classification/{model}/seed{seed}"),
         folder=subpath(output.weights, parent=True),
     conda:
         "../envs/busflow.yaml"

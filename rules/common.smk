@@ -52,6 +52,11 @@ def units(task, file, **only):
     return expand(f"{UNIT}/{file}", task=task, **wanted)
 
 
+def errata(source):
+    """A source's published corrections; an overlay may set them to null."""
+    return source["errata"] or {"drop": [], "relabel": {}, "same_patient": []}
+
+
 def splits(task):
     """The split of a task under every protocol."""
     return expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=task)
@@ -110,7 +115,7 @@ def pretrained_argument(task):
 def pretrained_source(task, model):
     """A model's pretrained weights in the form in which archives are fetched."""
     pretrained = config["models"][task][model]["pretrained"]
-    return {"archive": pretrained["file"], "urls": pretrained["urls"], "sha256": pretrained["sha256"]}
+    return {"archive": pretrained["file"], "homepage": pretrained["urls"][0], **pretrained}
 
 
 # What the presentation depends on: labels and titles, so that a new label redraws and retrains nothing.

@@ -1,5 +1,7 @@
 # Archives to splits and packed arrays. Only the fetch rules use the network.
 
+FETCHING = ["data/sources.py", "data/transfers.py", "data/download.py"]
+
 
 localrules:
     data,
@@ -18,7 +20,7 @@ rule data:
 rule fetch_archive:
     input:
         script="scripts/fetch.py",
-        code=code("data/sources.py", "data/phantom*.py"),
+        code=code(*FETCHING, "data/phantom*.py"),
     output:
         receipt="<data>/archives/{source}.json",
     log:
@@ -55,7 +57,7 @@ rule unpack_archive:
 rule read_source:
     input:
         script="scripts/read_source.py",
-        code=code("data/readers.py", "data/images.py", "data/errata.py"),
+        code=code("data/inspection.py", "data/readers.py", "data/coco_vid.py", "data/images.py"),
         raw="<data>/raw/{source}",
     output:
         directory("<data>/index/sources/{source}"),
@@ -74,7 +76,7 @@ rule read_source:
 rule build_index:
     input:
         script="scripts/build_index.py",
-        code=code("data/index.py", "data/duplicates.py", "data/errata.py"),
+        code=code("data/index.py", "data/duplicates.py", "data/errata.py", "data/inspection.py"),
         sources=expand("<data>/index/sources/{source}", source=config["sources"]),
     output:
         images="<data>/index/images.csv",
@@ -87,7 +89,7 @@ rule build_index:
     params:
         settings=as_json(
             {
-                "sources": {name: {"errata": source["errata"]} for name, source in config["sources"].items()},
+                "sources": {name: {"errata": errata(source)} for name, source in config["sources"].items()},
                 "quarantine": config["quarantine"],
                 "duplicates": config["duplicates"],
             }
@@ -103,7 +105,7 @@ rule build_index:
 rule split_images:
     input:
         script="scripts/split.py",
-        code=code("data/splits.py", "data/errata.py"),
+        code=code("data/splits.py", "data/group_split.py", "data/errata.py"),
         images="<data>/index/images.csv",
         annotations="<data>/index/annotations.csv",
         quarantine="<data>/index/quarantine.csv",
@@ -117,7 +119,7 @@ rule split_images:
             {
                 "splits": config["splits"],
                 "sources": {
-                    name: {"tasks": source["tasks"], "errata": source["errata"]}
+                    name: {"tasks": source["tasks"], "errata": errata(source)}
                     for name, source in config["sources"].items()
                 },
             }
@@ -147,14 +149,14 @@ rule pack_images:
     conda:
         "../envs/busflow.yaml"
     shell:
-        "python {input.script} --task {wildcards.task} --images {input.images} --settings {params.settings:q} "
-        "--threads {threads} --output-images {output.images} --output-index {output.index} > {log} 2>&1"
+        "python {input.script} --images {input.images} --settings {params.settings:q} --threads {threads} "
+        "--output-images {output.images} --output-index {output.index} > {log} 2>&1"
 
 
 rule fetch_weights:
     input:
         script="scripts/fetch.py",
-        code=code("data/sources.py"),
+        code=code(*FETCHING),
     output:
         receipt="<data>/weights/{task}/{model}.json",
     log:

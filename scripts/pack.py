@@ -11,7 +11,6 @@ from busflow.data.packing import pack
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", required=True, choices=["classification"])
     parser.add_argument("--images", required=True, help="data/index/images.csv")
     parser.add_argument("--settings", required=True, type=settings, help="size: side of the images in pixels")
     parser.add_argument("--threads", required=True, type=int)

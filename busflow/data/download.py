@@ -153,8 +153,8 @@ def _note(part: Path) -> Path:
 
 def _length(response: requests.Response) -> int | None:
     """Bytes of the file; None when the server does not say or counts them compressed."""
-    length = response.headers.get("Content-Length")
-    return None if length is None or "Content-Encoding" in response.headers else int(length)
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() and "Content-Encoding" not in response.headers else None
 
 
 def _version(response: requests.Response) -> str | None:

@@ -16,6 +16,7 @@ from busflow.errors import BusflowError
 
 SIGNATURES = {".zip": b"PK", ".7z": b"7z\xbc\xaf\x27\x1c"}
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
+PHANTOM = "phantom:"
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,12 @@ def fetch_source(source: str, settings: dict, archives: Path | str, receipt: Pat
     """Bring the archive of one source to the folder ``archives`` and write its receipt.
 
     :param settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
-        None), ``licence``, ``citation``.
+        None), ``homepage`` (or None), ``licence``, ``citation``.
     :raises BusflowError: as ``fetch_file``.
     """
     name, terms = settings["archive"], {key: settings[key] for key in ("licence", "citation")}
-    fetched = fetch_file(settings["urls"], Path(archives) / name, settings["sha256"], terms["citation"])
+    upstream = settings["homepage"] or terms["citation"]
+    fetched = fetch_file(settings["urls"], Path(archives) / name, settings["sha256"], upstream)
     files.write_json(receipt, {"source": source, "file": name, **asdict(fetched), **terms})
 
 
@@ -56,7 +58,8 @@ def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: 
     fetched is called ``path`` only after it was verified. Processes that want the same file take turns.
 
     :param urls: as ``transfers.transfer`` knows them.
-    :param sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after.
+    :param sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after
+        (but not of phantoms, which their URL defines).
     :param upstream: where a person finds the file; told when no URL works.
     :raises BusflowError: no URL gave the right file; the message says how to put it there by hand.
     """
@@ -80,6 +83,7 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fe
         try:
             if file is path:
                 found = verify(path, expected)
+                _refuse_other_phantoms(_url(origin, found), urls, found)
             else:
                 found = transfer(url, part)
                 _check(part, path.suffix, expected, found)
@@ -94,9 +98,9 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fe
     if file is part:
         files.write_json(origin, {"sha256": found, "url": url})
         _publish(part, path)
-    if expected is None:
-        files.write_text(record, f"{found}  {path.name}\n")
     fetched = Fetched(found, path.stat().st_size, _url(origin, found))
+    if expected is None and not fetched.url.startswith(PHANTOM):  # the URL alone decides a phantom's bytes
+        files.write_text(record, f"{found}  {path.name}\n")
     log.info("%s: %d bytes, sha256 %s, %s", path, fetched.bytes, fetched.sha256, fetched.url)
     return fetched
 
@@ -130,6 +134,12 @@ def _check(file: Path, suffix: str, expected: str | None, found: str) -> None:
         return
     wanted = f", expected {expected}" if expected else ""
     raise Refused(f"{reason}-{found[:8]}", f"{message} ({size} bytes, sha256 {found}{wanted})")
+
+
+def _refuse_other_phantoms(url: str, urls: list[str], found: str) -> None:
+    """Keep the phantoms of one config from being taken for the data of another, real data above all."""
+    if url.startswith(PHANTOM) and url not in urls:
+        raise Refused(f"phantom-{found[:8]}", f"it holds the phantoms of another config, {url}")
 
 
 def _is_cut_off(file: Path, suffix: str, head: bytes, size: int) -> bool:

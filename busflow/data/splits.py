@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from busflow.data.errata import corrected_labels
+from busflow.data.group_split import excess_imbalance, hold_out_groups
 from busflow.errors import BusflowError
 
 TASKS = ("classification", "detection", "segmentation")
@@ -26,7 +27,6 @@ GROUPED_SHARES = {
     "detection": {"val": 0.05},
     "segmentation": {"test": 0.2, "val": 0.16},
 }
-SHUFFLES = 200
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +84,13 @@ def make_split(
         raise BusflowError(
             f"no image is left for {task}: check sources.<id>.tasks and data/index/quarantine.csv"
         )
-    divide = {"paper": _divide_as_the_paper, "grouped": _divide_groups}[protocol]
-    kept = kept.assign(split=divide(kept, task, splits["seed"]))
+    if task == "detection" and set(kept["upstream_split"]) != {"train", "val"}:
+        raise BusflowError("detection needs images of both upstream lists, train and val; one has none left")
+    if protocol == "paper":
+        split = _divide_as_the_paper(kept, task, splits["seed"])
+    else:
+        split = _divide_groups(kept, task, splits["seed"], splits["balance_tolerance"])
+    kept = kept.assign(split=split)
     _check(kept, task, protocol, splits["balance_tolerance"])
     excluded = table[table["reason"] != ""]
     return (
@@ -155,78 +160,32 @@ def _hold_out_images(index: pd.Index, share: float, seed: int, stratify: pd.Seri
         raise BusflowError(f"{len(index)} images cannot be divided by the paper's rule: {error}") from error
 
 
-def _divide_groups(table: pd.DataFrame, task: str, seed: int) -> pd.Series:
+def _divide_groups(table: pd.DataFrame, task: str, seed: int, tolerance: float) -> pd.Series:
     """Split of each row so that no group is on two sides (for detection, test is the upstream val list)."""
     split = pd.Series("train", table.index)
     if task == "detection":
         split[table["upstream_split"] == "val"] = "test"
     pool = table[split == "train"]
-    images = pd.crosstab(pool["group"], pool["source"] + "/" + pool["label"])
-    classes = pd.crosstab(pool["group"], pool["label"]) > 0
     shares = GROUPED_SHARES[task]
-    _check_groups(classes.sum(), needed=len(shares) + 1)
-    targets = {name: images.sum().to_numpy() * share for name, share in shares.items()}
-    for number, (name, target) in enumerate(targets.items()):
-        held = _hold_out_groups(images.to_numpy(), classes.to_numpy(), target, len(shares) - number, seed)
-        split[pool.index[pool["group"].isin(images.index[held])]] = name
-        images, classes = images[~held], classes[~held]
+    for label, n in pool.groupby("label")["group"].nunique().items():
+        if n <= len(shares):
+            raise BusflowError(
+                f"class {label} has {n} independent groups where protocol grouped needs {len(shares) + 1}, "
+                "one for each split; add images of it or take its source out of the task"
+            )
+    images = pd.crosstab(pool["group"], [pool["label"], pool["source"]])
+    wanted = {name: images.sum().to_numpy() * share for name, share in shares.items()}
+    for number, name in enumerate(shares):
+        taken = hold_out_groups(images, wanted[name], len(shares) - number, tolerance, seed)
+        split[pool.index[pool["group"].isin(images.index[taken])]] = name
+        images = images[~taken]
     return split
-
-
-def _check_groups(groups_of_class: pd.Series, needed: int) -> None:
-    for label, n in groups_of_class[groups_of_class < needed].items():
-        raise BusflowError(
-            f"class {label} has {n} independent groups where protocol grouped needs {needed}, one for each "
-            "split it is divided into; add images of it or take its source out of the task"
-        )
-
-
-def _hold_out_groups(
-    images: np.ndarray, classes: np.ndarray, target: np.ndarray, leave: int, seed: int
-) -> np.ndarray:
-    """Choose the groups of one split: in ``SHUFFLES`` random orders, take each group that helps.
-
-    A group helps if it has a class the split lacks, or brings the split nearer to its target. The
-    shuffle that ends nearest to it wins. (Folds of scikit-learn's StratifiedGroupKFold, the usual
-    tool, are no nearer and may lack a class that has a handful of groups.)
-
-    Args:
-        images: int [groups, strata], images of each class of each source.
-        classes: bool [groups, classes], whether the group has images of the class.
-        target: float [strata], images wanted; the distance to it is the sum of absolute differences.
-        leave: groups of every class that must not be taken.
-
-    Returns:
-        bool [groups], the groups taken.
-    """
-    best, nearest = None, np.inf
-    for shuffle in range(SHUFFLES):
-        held = np.zeros(len(images), bool)
-        missing, distance = target, np.abs(target).sum()
-        covered, spare = np.zeros(classes.shape[1], bool), classes.sum(0) - leave
-        for group in np.random.default_rng([seed, shuffle]).permutation(len(images)):
-            has = classes[group]
-            distance_with = np.abs(missing - images[group]).sum()
-            helps = distance_with < distance or (has & ~covered).any()
-            if helps and (spare[has] > 0).all():
-                held[group] = True
-                missing, distance = missing - images[group], distance_with
-                covered, spare = covered | has, spare - has
-        if covered.all() and distance < nearest:
-            best, nearest = held, distance
-    if best is None:
-        raise BusflowError(
-            "protocol grouped finds no division with every class on every side: "
-            f"too few of the {len(images)} groups hold one class only"
-        )
-    return best
 
 
 def _check(table: pd.DataFrame, task: str, protocol: str, tolerance: float) -> None:
     """Every split has images; in protocol grouped every class has its share in every split.
 
-    For detection the upstream test set is given, so only train and val are compared. A deviation of
-    less than one image is allowed whatever the tolerance: a small split cannot do better.
+    For detection the upstream test set is given, so only train and val are compared.
     """
     counts = pd.crosstab(table["split"], table["label"]).reindex(SPLITS, fill_value=0)
     logger.info("%s/%s:\n%s", protocol, task, counts.to_string())
@@ -238,9 +197,8 @@ def _check(table: pd.DataFrame, task: str, protocol: str, tolerance: float) -> N
     if task == "detection":
         logger.info("the upstream test set has %s", (counts.loc["test"] / sizes["test"]).round(3).to_dict())
         counts = counts.drop("test")
-    ideal = np.outer(counts.sum(axis=1), counts.sum() / counts.to_numpy().sum())
-    allowed = np.maximum(tolerance * counts.sum(axis=1), 1).to_numpy()[:, None]
-    if ((counts - ideal).abs() > allowed).any(axis=None):
+    balance = counts.sum().to_numpy() / counts.to_numpy().sum()
+    if any(excess_imbalance(row, balance, tolerance) for row in counts.to_numpy()):
         raise BusflowError(
             f"the closest division of {protocol}/{task} without a group on two sides is still out of balance "
             f"({counts.to_dict('index')}); raise splits.balance_tolerance (now {tolerance}) to accept it"

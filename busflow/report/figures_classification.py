@@ -58,7 +58,6 @@ def _matrix(axes: Axes, metrics: list[dict], title: str, size: int) -> None:
     mean = total / len(metrics)
     shares = mean / np.maximum(mean.sum(axis=1, keepdims=True), 1)
     k = len(LABELS)
-    decimals = 0 if len(metrics) == 1 else 1
 
     def text(x: float, y: float, words: str, smaller: int, **style) -> None:
         axes.text(x, y, words, fontsize=size - smaller, **{"ha": "center", "va": "center"} | style)
@@ -66,6 +65,7 @@ def _matrix(axes: Axes, metrics: list[dict], title: str, size: int) -> None:
     axes.pcolormesh(shares, cmap=SHARE, vmin=0, vmax=1, edgecolors="white", linewidth=2)
     for i, j in np.ndindex(k, k):
         colour = "white" if shares[i, j] > 0.65 else INK
+        decimals = 0 if len(metrics) == 1 or mean[i, j] >= 100 else 1
         text(j + 0.5, i + 0.42, f"{mean[i, j]:,.{decimals}f}", 0, weight="bold", color=colour)
         text(j + 0.5, i + 0.76, f"{100 * shares[i, j]:.1f} %", 2.5, color=colour)
     scores = per_class(total)
@@ -146,7 +146,7 @@ def roc(prediction_paths: list[Path], settings: dict) -> Figure:
     first = {unit.model: unit for unit in reversed(found)}
     first = {model: first[model] for model in dict.fromkeys(unit.model for unit in found)}
     colours = model_colours(settings, "classification")
-    figure, axes = plt.subplots(1, len(LABELS), figsize=(11, 4.1), sharey=True)
+    figure, axes = plt.subplots(1, len(LABELS), figsize=(11, 4.5), sharey=True)
     tables = {model: read_predictions(unit.path) for model, unit in first.items()}
     for panel, label in zip(axes, LABELS, strict=True):
         panel.plot([0, 1], [0, 1], ":", color=MUTED, lw=1)

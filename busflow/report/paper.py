@@ -139,7 +139,8 @@ def nano_matrix() -> tuple[np.ndarray, float]:
     normal = round(row["normal_recall"] * test["normal"] / 100)
     normal_predicted = round(normal / row["normal_precision"] * 100)
     predicted = np.arange(1, test["total"] - normal_predicted)[:, None]
-    hits = np.arange(test["benign"] + 1)[None]
+    # Hits further than one from the printed precision are further off than the nearest matrix.
+    hits = np.rint(predicted * row["benign_precision"] / 100).astype(int) + np.array([-1, 0, 1])
     other, other_predicted = correct - normal - hits, test["total"] - normal_predicted - predicted
     f1 = (
         2 * hits / (predicted + test["benign"])
@@ -154,12 +155,13 @@ def nano_matrix() -> tuple[np.ndarray, float]:
         ],
         axis=0,
     )
-    possible = (hits <= predicted) & (other <= other_predicted) & (other <= test["malignant"])
+    possible = (hits <= np.minimum(predicted, test["benign"])) & (other <= other_predicted)
+    possible &= (other >= 0) & (other <= test["malignant"])
     deviation = np.where(possible, deviation, np.inf)
     i, j = np.unravel_index(deviation.argmin(), deviation.shape)
     matrix = [
-        [hits[0, j], predicted[i, 0], test["benign"]],
-        [other[0, j], other_predicted[i, 0], test["malignant"]],
+        [hits[i, j], predicted[i, 0], test["benign"]],
+        [other[i, j], other_predicted[i, 0], test["malignant"]],
         [normal, normal_predicted, test["normal"]],
     ]
     return np.array(matrix), float(deviation[i, j])

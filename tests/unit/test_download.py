@@ -42,10 +42,10 @@ class Site:
             start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         if mood == "wrong range":
             start = 7
-        body = self.body[start:]
+        body = self.body[start : start + 1000 if mood == "a piece" else None]
         handler.send_response(206 if start else 200)
         if start:
-            handler.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+            handler.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{total}")
         if mood != "no length":
             handler.send_header("Content-Length", str(len(body)))
         if self.etag:
@@ -104,6 +104,18 @@ def test_continues_after_the_connection_broke(site, part):
     start = int(site.requests[1]["Range"].removeprefix("bytes=").removesuffix("-"))
     assert 0 < start < len(FILE)
     assert site.requests[1]["If-Range"] == '"v1"'
+
+
+def test_a_connection_may_break_often_as_long_as_bytes_come(site, part, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 100)
+    site.moods = ["drop"] * 2 * module.RETRIES
+    assert receive(site.url, part) == FILE
+
+
+def test_asks_on_when_only_a_piece_of_the_rest_comes(site, part):
+    site.moods = ["drop", "a piece", "a piece"]
+    assert receive(site.url, part) == FILE
+    assert len(site.requests) == 4
 
 
 def test_a_later_run_continues_the_part(site, part, monkeypatch):

@@ -185,6 +185,12 @@ def test_a_fetched_file_keeps_its_url_when_found_again(site, path):
     assert len(site.log) == 1
 
 
+def test_a_fetched_file_that_was_replaced_by_hand_is_not_the_urls(site, path):
+    fetch([site.url], path)
+    path.write_bytes(OTHER)
+    assert fetch([site.url], path, OTHER_SHA256).url == "dropped by hand"
+
+
 # --- a hash that is not known yet
 
 
@@ -255,15 +261,43 @@ def test_google_drives_complaint_is_passed_on(path, monkeypatch):
     assert "gdrive:1: Google Drive says: Too many users have viewed it" in failure(["gdrive:1"], path)
 
 
-def test_phantoms_are_written_by_their_module(path, monkeypatch):
-    module = types.SimpleNamespace(
-        write_archive=lambda url, part: part.write_bytes(GOOD) and calls.append(url)
-    )
+@pytest.fixture
+def phantoms(monkeypatch):
+    """A stub that writes one archive or the other, by the URL; gives the URLs it was called with."""
     calls = []
+
+    def write_archive(url, part):
+        calls.append(url)
+        part.write_bytes(GOOD if "seed=1" in url else OTHER)
+
+    module = types.SimpleNamespace(write_archive=write_archive)
     monkeypatch.setitem(sys.modules, "busflow.data.phantom_archives", module)
     monkeypatch.setattr("busflow.data.phantom_archives", module, raising=False)
-    fetch(["phantom:busi?seed=1&benign=2"], path)
-    assert calls == ["phantom:busi?seed=1&benign=2"]
+    return calls
+
+
+def test_phantoms_are_made_once_by_their_module(path, phantoms):
+    url = "phantom:busi?seed=1&benign=2"
+    assert fetch([url], path).url == fetch([url], path).url == url
+    assert phantoms == [url]
+
+
+def test_phantoms_of_another_url_are_made_anew(path, phantoms):
+    fetch(["phantom:busi?seed=1"], path, None)
+    assert fetch(["phantom:busi?seed=2"], path, None).sha256 == OTHER_SHA256
+    assert quarantined(path) == [f"set.zip.phantom-{SHA256[:8]}"]
+
+
+def test_phantoms_are_never_taken_for_real_data(path, phantoms):
+    fetch(["phantom:busi?seed=1"], path, None)
+    said = failure([], path, None)
+    assert "it holds the phantoms of another config, phantom:busi?seed=1; it is kept as" in said
+
+
+def test_a_real_archive_dropped_over_phantoms_is_taken(path, phantoms):
+    fetch(["phantom:busi?seed=1"], path, None)
+    path.write_bytes(OTHER)
+    assert fetch([], path, None).url == "dropped by hand"
 
 
 def fetch_in_a_process(url: str, path: Path) -> None:
@@ -304,7 +338,7 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
         "urls": [(tmp_path / "mirror.zip").as_uri()],
         "sha256": None,
         "licence": "CC0",
-        "citation": "Somebody, 2020",
+        "homepage": None, "citation": "Somebody, 2020",
     }
     receipt = tmp_path / "set.json"
     fetch_source("set", settings, path.parent, receipt)
@@ -316,7 +350,7 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
         "bytes": len(GOOD),
         "url": settings["urls"][0],
         "licence": "CC0",
-        "citation": "Somebody, 2020",
+        "homepage": None, "citation": "Somebody, 2020",
     }
     receipt.unlink()  # as Snakemake does before it runs the rule again
     fetch_source("set", settings, path.parent, receipt)
@@ -324,7 +358,7 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
 
 
 def test_the_script_ends_with_one_error_and_no_receipt(tmp_path):
-    settings = {"archive": "a.zip", "urls": [], "sha256": None, "licence": "", "citation": "Somebody, 2020"}
+    settings = {"archive": "a.zip", "urls": [], "sha256": None, "licence": "", "homepage": None, "citation": "Somebody, 2020"}
     command = [sys.executable, ROOT / "scripts/fetch.py", "--source", "a", "--settings", json.dumps(settings)]
     command += ["--archives", tmp_path / "archives", "--receipt", tmp_path / "a.json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})

@@ -1,0 +1,287 @@
+"""The paper's arithmetic, the verdict rules, the ledger, and the same rules held against ourselves."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from study_files import LIN, study_settings, write_facts, write_study
+
+from busflow.errors import BusflowError
+from busflow.files import read_json, write_csv
+from busflow.report import tables_classification, tables_data, verdicts
+from busflow.report.audit import ledger
+from busflow.report.evidence import check_metrics, check_tables
+from busflow.report.paper import facts, identities, nano_matrix, printed
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    settings = study_settings()
+    root = tmp_path_factory.mktemp("study")
+    paths = write_study(root, settings)
+    made = {
+        "table1": tables_data.table1(root / "index/images.csv", settings),
+        "table2": tables_data.table2(paths["classification"], settings),
+        "table3": tables_data.table3(paths["detection"], root / "index/annotations.csv", settings),
+        "table4": tables_data.table4(paths["segmentation"], settings),
+        "table5": tables_classification.table5(write_facts(root / "facts.json", settings), settings),
+        "classification": tables_classification.classification(
+            paths["predictions"], paths["classification"], settings
+        ),
+        "classification_per_class": tables_classification.classification_per_class(
+            paths["metrics"], settings
+        ),
+    }
+    return {name: table.data for name, table in made.items()}, paths
+
+
+@pytest.fixture
+def judge(study, tmp_path):
+    """The ledger by claim id, for (changed) tables and settings."""
+
+    def run(settings=None, **changed):
+        tables = []
+        for name, table in (study[0] | changed).items():
+            write_csv(tmp_path / f"{name}.csv", table)
+            tables.append(tmp_path / f"{name}.csv")
+        found = ledger(tables, study[1]["leakage"], study[1]["metrics"], settings or study_settings())
+        return found.data.set_index("id")
+
+    return run
+
+
+def broken(**kwargs):
+    return {(each.table, each.row, each.statement) for each in identities(**kwargs) if not each.holds}
+
+
+# The paper's own numbers
+
+
+def test_exactly_the_rows_with_a_typo_break_an_identity():
+    noted = {
+        (table, note["row"])
+        for table, content in facts().items()
+        if isinstance(content, dict)
+        for note in content.get("notes", [])
+        if note["status"] == "typo"
+    }
+    assert {(table, row) for table, row, _ in broken()} == noted | {("fig3", "convnext_nano")}
+
+
+def test_the_implied_values_restore_every_sum_size_and_mean():
+    left = {(table, statement) for table, _, statement in broken(corrected=True)}
+    assert left == {
+        ("table3", "validation is 5 % of the original training set"),
+        ("table3", "the images of source lin are those of Table 1"),
+        ("fig3", "one confusion matrix yields every value printed of this model (deviation in points)"),
+    }
+
+
+def test_an_identity_can_fail(monkeypatch):
+    monkeypatch.setitem(facts()["table2"]["rows"]["test"], "benign", 1049)
+    assert {row for table, row, _ in broken() if table == "table2"} == {"test", "total"}
+
+
+def test_printed_accuracies_are_these_counts():
+    counts = {e.row: round(e.implied * 26.46) for e in identities() if "is k /" in e.statement}
+    assert counts == {
+        "convnext_small": 2483,
+        "convnext_base": 2481,
+        "convnext_nano": 2469,
+        "convnext_tiny": 2467,
+    }
+
+
+def test_the_matrix_of_nano_is_the_nearest_by_brute_force():
+    best = np.inf
+    for predicted in range(900, 1000):
+        for hits in range(860, 960):
+            other, other_predicted = 2466 - hits, 2641 - predicted
+            f1 = (2 * hits / (predicted + 1048) + 2 * other / (other_predicted + 1584) + 6 / 19) / 3
+            deviations = (
+                abs(100 * hits / predicted - 96.10),
+                abs(100 * other / other_predicted - 91.86),
+                abs(100 * f1 - 72.59),
+            )
+            best = min(best, max(deviations))
+    matrix, deviation = nano_matrix()
+    assert deviation == pytest.approx(best)
+    assert matrix[:, 0].sum() == 2469
+    assert matrix[:, 1].sum() == matrix[:, 2].sum() == 2646
+
+
+def test_the_facts_hold_every_number_of_tables_6_and_7():
+    assert printed("table6").count().sum() == 4 * 6 + 3 * 2
+    assert printed("table7").shape == (7, 7)
+    assert printed("table7", corrected=True).loc["segformer_b3", "macc"] == 87.30
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        (verdicts.equal(3.7, 3.6963, 0.1), "reproduced"),
+        (verdicts.equal(34.2, 34.1, 0.1), "reproduced"),
+        (verdicts.equal(28.9, 28.59, 0.1), "contradicted"),
+        (verdicts.equal(0, float("nan")), "undefined"),
+        (verdicts.equal(0, None), "undefined"),
+        (verdicts.within(93.84, 93.84, 92, 95, 0.005), "reproduced"),
+        (verdicts.within(93.84, 93.1, 92, 95, 0.005), "within CI"),
+        (verdicts.within(93.84, 97.0, 96, 98, 0.005), "contradicted"),
+        (verdicts.within(93.84, float("nan"), 96, 98), "undefined"),
+        (verdicts.leads("a", {"a": 2, "b": 1}, ["a"]), "reproduced"),
+        (verdicts.leads("a", {"a": 2, "b": 1}, ["a", "b"]), "within CI"),
+        (verdicts.leads("b", {"a": 2, "b": 1}, ["a", "b"]), "within CI"),
+        (verdicts.leads("b", {"a": 2, "b": 1}, ["a"]), "contradicted"),
+        (verdicts.ordered(["a", "b"], {"a": 2, "b": 1}), "reproduced"),
+        (verdicts.ordered(["a", "b"], {"a": 1, "b": 1}), "contradicted"),
+    ],
+)
+def test_verdicts_follow_the_numbers(verdict, expected):
+    assert verdict == expected
+
+
+# The ledger
+
+
+def test_claims_that_arithmetic_decides_need_no_data(judge):
+    demo = study_settings(notice="DEMO")
+    for source in demo["sources"].values():
+        source["label"] += " (phantoms)"
+    found = judge(demo)
+    assert found.loc["T3.sums", "verdict"] == "contradicted"
+    assert found.loc["T2.rule", "verdict"] == "reproduced"
+    assert found.loc["F3.runners_up", "verdict"] == "contradicted"
+    assert found.loc["F3.runners_up", "corrected"] == "base 93.76, nano 93.31"
+    assert found.loc["F3.f1", "verdict"] == "reproduced"
+    assert found.loc["E2.precision", "verdict"] == "contradicted"
+    assert found.loc["F3.convnext_atto.normal_precision", "verdict"] == "undefined"
+    assert found.loc["T5.convnext_small.size_mb", "verdict"] == "contradicted"
+    assert found.loc["T5.convnext_small.params_m", "verdict"] == "reproduced"
+
+
+def test_a_demo_says_nothing_on_the_papers_data(judge):
+    demo = study_settings(notice="DEMO")
+    for source in demo["sources"].values():
+        source["label"] += " (phantoms)"
+    found = judge(demo)
+    needs_data = found.index.str.match(r"T1\.(lin|busi|rodrigues|total|distinct)|T\d\.(counts|independent)")
+    needs_data |= found.index.str.match(r"F3\.(best|order|nano_|.*\.(accuracy|macro_f1|normal_recall))")
+    assert needs_data.sum() == 26
+    assert set(found.loc[needs_data, "verdict"]) == {"not testable"}
+    assert found.loc["T1.lin", "why"] == f"needs the paper's data; this study has {LIN} (phantoms)"
+
+
+def test_a_stand_in_blocks_only_the_claims_on_its_source(judge):
+    settings = study_settings()
+    settings["sources"]["lin"]["label"] = "BUS-BRA as a stand-in"
+    found = judge(settings)
+    assert found.loc["T1.lin", "verdict"] == found.loc["T3.counts", "verdict"] == "not testable"
+    assert "BUS-BRA" in found.loc["T3.counts", "why"]
+    assert found.loc["T1.busi", "verdict"] == found.loc["T4.counts", "verdict"] == "contradicted"
+
+
+def test_a_notice_blocks_trained_results_but_not_counts(judge):
+    found = judge(study_settings(notice="Short training"))
+    assert found.loc["F3.best", "verdict"] == "not testable"
+    assert "Short training" in found.loc["F3.best", "why"]
+    assert found.loc["T1.busi", "verdict"] == "contradicted"
+
+
+def test_a_model_outside_the_study_is_not_testable(judge):
+    found = judge()
+    assert found.loc["F3.convnext_tiny.accuracy", "verdict"] == "not testable"
+    assert found.loc["T5.convnext_large.macs", "why"] == "not in this study: convnext_large"
+
+
+def test_verdicts_on_scores_change_with_our_numbers(judge, study):
+    table = study[0]["classification"].copy()
+    row = (table["protocol"] == "paper") & (table["model"] == "convnext_small")
+    for point, low, high, expected in (
+        (0.9384, 0.92, 0.95, "reproduced"),
+        (0.9300, 0.92, 0.95, "within CI"),
+        (0.9800, 0.97, 0.99, "contradicted"),
+    ):
+        table.loc[row, ["accuracy", "accuracy_low", "accuracy_high"]] = [point, low, high]
+        assert judge(classification=table).loc["F3.convnext_small.accuracy", "verdict"] == expected
+
+
+def test_the_true_counts_reproduce_table_1(judge, study):
+    table = study[0]["table1"].copy()
+    columns = ["benign", "malignant", "normal", "total"]
+    for source, row in printed("table1").iterrows():
+        table.loc[table["source"] == source, columns] = row[columns].to_numpy()
+    found = judge(table1=table)
+    assert set(found.loc[["T1.lin", "T1.busi", "T1.rodrigues", "T1.total"], "verdict"]) == {"reproduced"}
+
+
+def test_siblings_in_training_contradict_independent_subsets(judge):
+    row = judge().loc["T2.independent"]
+    assert row["verdict"] == "contradicted"
+    assert row["ours_paper_protocol"].startswith("90.0 %")
+    assert row["ours_grouped"].startswith("0.0 %")
+
+
+def test_a_missing_table_is_named(study, tmp_path):
+    with pytest.raises(BusflowError, match="needs the table table1, table2"):
+        ledger([], study[1]["leakage"], [], study_settings())
+
+
+# The same identities on our own numbers
+
+
+def test_our_tables_and_metrics_obey_the_identities(study):
+    check_tables(study[0])
+    for path in study[1]["metrics"]:
+        check_metrics(read_json(path), str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("table1", "total"), ("table2", "benign"), ("table3", "boxes_total")]
+)
+def test_a_table_that_does_not_add_up_is_refused(study, name, column):
+    table = study[0][name].copy()
+    table.loc[0, column] += 1
+    with pytest.raises(BusflowError, match=f"{name}.* adds up to its total does not hold"):
+        check_tables(study[0] | {name: table})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(n=m["n"] + 1), "not to n"),
+        (lambda m: m["per_class"]["benign"].update(f1=0.5), "f1 of benign is 0.5"),
+        (lambda m: m["per_class"]["benign"].update(precision=None), "precision of benign is None"),
+        (lambda m: m.update(macro_f1=0.9), "macro_f1 is 0.9"),
+    ],
+)
+def test_metrics_that_contradict_their_matrix_are_refused(study, change, message):
+    metrics = read_json(study[1]["metrics"][-1])
+    change(metrics)
+    with pytest.raises(BusflowError, match=message):
+        check_metrics(metrics, "metrics.json")
+
+
+def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypatch):
+    for name, table in study[0].items():
+        write_csv(tmp_path / f"{name}.csv", table)
+    arguments = ["--tables", *map(str, sorted(tmp_path.glob("*.csv")))]
+    for kind in ("leakage", "metrics"):
+        arguments += [f"--{kind}", *map(str, study[1][kind])]
+    arguments += ["--settings", json.dumps(study_settings(notice="DEMO"))]
+    arguments += ["--csv", str(tmp_path / "out/ledger.csv"), "--md", str(tmp_path / "out/ledger.md")]
+    monkeypatch.setattr(sys, "argv", ["audit.py", *arguments])
+    runpy.run_path(str(ROOT / "scripts/audit.py"), run_name="__main__")
+    found = pd.read_csv(tmp_path / "out/ledger.csv")
+    allowed = {"reproduced", "within CI", "contradicted", "undefined", "not testable"}
+    assert set(found["verdict"]) <= allowed
+    assert found["id"].is_unique
+    assert "> DEMO" in (tmp_path / "out/ledger.md").read_text()

@@ -1,0 +1,177 @@
+"""Figures: drawn whole, the same bytes each time, marked, and true to what they are given."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from study_files import make_timing, study_settings, write_study
+
+from busflow.errors import BusflowError
+from busflow.files import read_json, write_json
+from busflow.report import figures_classification, figures_data, figures_timing, style, tables_classification
+
+ROOT = Path(__file__).parents[2]
+NOTICE = "TEST: nothing real"
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return study_settings(notice=NOTICE)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, settings):
+    root = tmp_path_factory.mktemp("study")
+    paths = write_study(root, settings, seeds=(0, 1))
+    images = []
+    for source in settings["sources"]:
+        for label in ("benign", "malignant"):
+            for i in range(2):
+                path = root / f"{source}_{label}_{i}.png"
+                Image.fromarray(np.full((40 + 9 * i, 60), 50 + 90 * i, np.uint8)).save(path)
+                images.append((f"{source}/{label}/{i}", source, label, str(path)))
+    pd.DataFrame(images, columns=["image_id", "source", "label", "path"]).to_csv(
+        root / "images.csv", index=False
+    )
+    table = tables_classification.classification(paths["predictions"], paths["classification"], settings)
+    table.data.to_csv(root / "classification.csv", index=False)
+    return root, paths
+
+
+@pytest.fixture(autouse=True)
+def themed():
+    style.theme()
+    yield
+    plt.close("all")
+
+
+def of_paper(paths):
+    return [path for path in paths if "/paper/" in str(path)]
+
+
+def texts(figure):
+    """Every visible text of a figure."""
+    return [text.get_text() for text in figure.findobj(plt.Text) if text.get_text()]
+
+
+DRAWINGS = {
+    "fig2": lambda root, paths: (figures_data.fig2, root / "images.csv"),
+    "leakage": lambda root, paths: (figures_data.leakage, paths["leakage"]),
+    "fig3": lambda root, paths: (figures_classification.fig3, of_paper(paths["metrics"])),
+    "curves": lambda root, paths: (figures_classification.curves, of_paper(paths["history"])),
+    "roc": lambda root, paths: (figures_classification.roc, of_paper(paths["predictions"])),
+    "summary": lambda root, paths: (figures_classification.summary, root / "classification.csv"),
+    "timing": lambda root, paths: (figures_timing.timing, paths["timing"]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_figure_has_the_same_bytes_each_time_and_fits_a_page(name, study, settings, tmp_path):
+    draw, given = DRAWINGS[name](*study)
+    for copy in ("a", "b"):
+        style.save(draw(given, settings), [tmp_path / f"{copy}.svg", tmp_path / f"{copy}.png"], NOTICE)
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert 500 < image.width < 1650
+
+
+def test_the_notice_stands_below_everything_else(study, settings, tmp_path):
+    draw, given = DRAWINGS["summary"](*study)
+    figure = draw(given, settings)
+    style.save(figure, [tmp_path / "s.svg"], NOTICE)
+    notice = next(text for text in figure.texts if text.get_text() == NOTICE)
+    others = [text for text in figure.findobj(plt.Text) if text.get_text() and text is not notice]
+    assert notice.get_window_extent().y1 < min(text.get_window_extent().y0 for text in others)
+
+
+def test_without_a_notice_there_is_none(study, settings, tmp_path):
+    draw, given = DRAWINGS["timing"](*study)
+    figure = draw(given, settings)
+    style.save(figure, [tmp_path / "t.svg"], None)
+    assert NOTICE not in texts(figure)
+
+
+def test_fig3_shows_mean_counts_that_sum_to_n_and_says_so(study, settings):
+    paths = [path for path in of_paper(study[1]["metrics"]) if "convnext_nano" in str(path)]
+    shown = texts(figures_classification.fig3(paths, settings))
+    first, second = (np.array(read_json(path)["confusion_matrix"]) for path in paths)
+    assert f"{(first[1, 1] + second[1, 1]) / 2:,.1f}" in shown
+    assert any("mean of 2 seeds" in text for text in shown)
+    accuracy = np.mean([read_json(path)["accuracy"] for path in paths])
+    assert any(f"accuracy {100 * accuracy:.2f} %" in text for text in shown)
+
+
+def test_fig3_writes_na_for_a_class_that_is_never_predicted(study, settings):
+    paths = of_paper(study[1]["metrics"])
+    atto = [path for path in paths if "convnext_atto" in str(path)]
+    small = [path for path in paths if "convnext_small" in str(path)]
+    assert "n/a" in texts(figures_classification.fig3(atto, settings))
+    assert "n/a" not in texts(figures_classification.fig3(small, settings))
+
+
+def test_the_overview_of_fig3_has_a_lettered_panel_per_model(study, settings):
+    shown = texts(figures_classification.fig3(of_paper(study[1]["metrics"]), settings))
+    assert [text for text in shown if text.startswith("(")] == [
+        "(a) ConvNeXt-Atto",
+        "(b) ConvNeXt-Nano",
+        "(c) ConvNeXt-Small",
+    ]
+
+
+def test_a_model_keeps_its_colour_whatever_else_is_drawn(settings):
+    colours = style.model_colours(settings, "classification")
+    assert len(set(colours.values())) == 3
+    lightness = [sum(colour) for colour in colours.values()]
+    assert lightness == sorted(lightness, reverse=True)
+
+
+def test_fig2_shows_the_configured_image_else_the_first_of_its_class(study, settings):
+    chosen = settings | {"figures": {"examples": {"busi": {"malignant": "busi/malignant/1"}}}}
+    shown = texts(figures_data.fig2(study[0] / "images.csv", chosen))
+    assert "busi/malignant/1" in shown
+    assert "busi/malignant/0" not in shown
+    assert "busi/benign/0" in shown
+
+
+def test_fig2_refuses_an_example_that_does_not_exist(study, settings):
+    chosen = settings | {"figures": {"examples": {"lin": {"benign": "lin/benign/99"}}}}
+    with pytest.raises(BusflowError, match=r"figures\.examples\.lin\.benign: no image lin/benign/99"):
+        figures_data.fig2(study[0] / "images.csv", chosen)
+
+
+def test_timings_under_different_conditions_are_called_not_comparable(study, settings, tmp_path):
+    assert not any(
+        "Not comparable" in text for text in texts(figures_timing.timing(study[1]["timing"], settings))
+    )
+    other = tmp_path / "paper/classification/convnext_nano/seed7/timing.json"
+    write_json(other, make_timing(10.0, device="Another GPU"))
+    shown = texts(figures_timing.timing([*study[1]["timing"], other], settings))
+    assert any("Not comparable" in text and "Another GPU" in text and "Test CPU" in text for text in shown)
+
+
+def test_the_summary_shows_the_printed_values(study, settings):
+    figure = figures_classification.summary(study[0] / "classification.csv", settings)
+    printed = figure.axes[0].collections[-1].get_offsets()
+    assert sorted(x for x, _ in printed.data if not np.isnan(x)) == pytest.approx([93.31, 93.84])
+
+
+def test_a_share_of_nothing_is_na_in_the_leakage_figure(study, settings):
+    figure = figures_data.leakage(study[1]["leakage"], settings)
+    assert "n/a" in texts(figure)
+    assert "90" in texts(figure)
+
+
+def test_the_script_draws_svg_and_png(study, settings, tmp_path, monkeypatch):
+    arguments = ["timing", "--timing", *map(str, study[1]["timing"]), "--settings", json.dumps(settings)]
+    arguments += ["--svg", str(tmp_path / "t.svg"), "--png", str(tmp_path / "t.png")]
+    monkeypatch.setattr(sys, "argv", ["plot.py", *arguments])
+    runpy.run_path(str(ROOT / "scripts/plot.py"), run_name="__main__")
+    assert (tmp_path / "t.svg").read_text().startswith("<?xml")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")

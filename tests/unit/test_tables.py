@@ -1,0 +1,214 @@
+"""Tables 1 to 5 and the classification tables: counts by hand, marks, notes and honesty."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+from study_files import (
+    BUSI,
+    make_images,
+    make_predictions,
+    make_split,
+    study_settings,
+    write_facts,
+    write_study,
+)
+
+from busflow.errors import BusflowError
+from busflow.files import sha256
+from busflow.report import tables, tables_classification, tables_data
+from busflow.report.units import units
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return study_settings(notice="TEST: nothing real")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, settings):
+    root = tmp_path_factory.mktemp("study")
+    return root, write_study(root, settings)
+
+
+def page(table, tmp_path, notice=None):
+    tables.write(table, tmp_path / "t.csv", tmp_path / "t.md", notice)
+    return (tmp_path / "t.md").read_text()
+
+
+def test_table1_counts_images_and_groups_per_source(study, settings):
+    images = make_images()
+    table = tables_data.table1(study[0] / "index/images.csv", settings).data.set_index("source")
+    for source in settings["sources"]:
+        part = images[images["source"] == source]
+        for label in ("benign", "malignant", "normal"):
+            assert table.loc[source, label] == (part["label"] == label).sum()
+        assert table.loc[source, "groups"] == part["group"].nunique()
+        assert table.loc[source, "total"] == len(part)
+    assert table.loc["total", "total"] == len(images)
+    assert table.loc["lin", "malignant_paper"] == 15475
+
+
+def test_a_source_has_the_label_of_the_config_and_no_printed_value_if_the_paper_lacks_it(tmp_path):
+    settings = study_settings()
+    settings["sources"]["lin"]["label"] = "BUS-BRA as a stand-in"
+    settings["sources"]["extra"] = {"label": "Another clinic", "original_task": "Detection"}
+    images = make_images()
+    images.loc[images["source"] == "busi", "source"] = "extra"
+    images.to_csv(tmp_path / "images.csv", index=False)
+    shown = tables_data.table1(tmp_path / "images.csv", settings).shown.set_index("Source")
+    assert "BUS-BRA as a stand-in" in shown.index
+    assert not shown.index.str.contains("Lin").any()
+    assert shown.loc["Another clinic", "Benign (paper)"] == "–"
+    assert shown.loc[BUSI, "Total"] == "0"
+
+
+def test_table2_counts_each_subset_of_each_protocol(study, settings):
+    data = tables_data.table2(study[1]["classification"], settings).data
+    for path in study[1]["classification"]:
+        split = pd.read_csv(path)
+        part = data[data["protocol"] == path.parent.name].set_index("subset")
+        for subset in ("train", "val", "test"):
+            malignant = split[(split["split"] == subset) & (split["label"] == "malignant")]
+            assert part.loc[subset, "malignant"] == len(malignant)
+        assert part.loc["total", "total"] == len(split)
+        assert set(part["split_sha256"]) == {sha256(path)}
+    assert data.set_index(["protocol", "subset"]).loc[("paper", "test"), "total_paper"] == 2646
+
+
+def test_table3_counts_images_boxes_and_videos_and_shows_the_papers_wrong_sums(study, settings):
+    table = tables_data.table3(study[1]["detection"], study[0] / "index/annotations.csv", settings)
+    paper = table.data[table.data["protocol"] == "paper"].set_index("subset")
+    grouped = table.data[table.data["protocol"] == "grouped"].set_index("subset")
+    assert paper.loc["total", "images_total"] == 26 * 6
+    assert paper.loc["total", "boxes_total"] == 26 * 6 + 3
+    assert paper.loc["total", "videos_total"] == grouped.loc["total", "videos_total"] == 26
+    # Frames are shuffled in protocol paper, so a video counts in several subsets; in grouped it cannot.
+    assert paper.loc[["train", "val", "test"], "videos_total"].sum() > 26
+    assert grouped.loc[["train", "val", "test"], "videos_total"].sum() == 26
+    assert paper["difference_paper"].tolist() == [2640, 500, -1000, -37]
+
+
+def test_table5_marks_the_printed_values_that_arithmetic_contradicts(tmp_path):
+    settings = study_settings()
+    shown = tables_classification.table5(write_facts(tmp_path / "f.json", settings), settings).shown
+    shown = shown.set_index("Network")
+    assert shown.loc["ConvNeXt-Small", "Size (MB), arithmetic"] == "197.8"
+    assert shown.loc["ConvNeXt-Small", "Size, 3 classes (MB)"] == "197.8"
+    assert shown.loc["ConvNeXt-Small", "Size (MB) (paper)"] == "205.3"
+    assert shown.loc["ConvNeXt-Atto", "Size (MB), arithmetic"] == "–"
+    assert shown.loc["ConvNeXt-Atto", "Params (M) (paper)"] == "3.7"
+
+
+def test_classification_means_and_spreads_are_over_the_seeds(tmp_path):
+    settings = study_settings()
+    paths = write_study(tmp_path, settings, seeds=(0, 1, 2))
+    data = tables_classification.classification(paths["predictions"], paths["classification"], settings).data
+    row = data[(data["protocol"] == "grouped") & (data["model"] == "convnext_nano")].iloc[0]
+    unit = tmp_path / "results/grouped/classification/convnext_nano"
+    seeds = [pd.read_csv(unit / f"seed{seed}/predictions.csv") for seed in (0, 1, 2)]
+    accuracy = [sk.accuracy_score(t["label"], t["prediction"]) for t in seeds]
+    macro_f1 = [sk.f1_score(t["label"], t["prediction"], average="macro") for t in seeds]
+    assert row["seeds"] == 3
+    assert row["accuracy"] == pytest.approx(np.mean(accuracy))
+    assert row["accuracy_sd"] == pytest.approx(np.std(accuracy, ddof=1))
+    assert row["macro_f1"] == pytest.approx(np.mean(macro_f1))
+    assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
+    assert row["accuracy_paper"] == pytest.approx(0.9331)
+
+
+def test_models_that_err_alike_are_as_good_as_the_best_and_a_bad_one_is_not(tmp_path):
+    settings = study_settings()
+    split = make_split(make_images(), "group")
+    split_path = tmp_path / "paper/classification.csv"
+    split_path.parent.mkdir()
+    split.to_csv(split_path, index=False)
+    paths = []
+    for model, seed, skill in (("convnext_atto", 1, -2), ("convnext_nano", 2, 3), ("convnext_small", 2, 3)):
+        path = tmp_path / f"paper/classification/{model}/seed0/predictions.csv"
+        path.parent.mkdir(parents=True)
+        make_predictions(split, seed, skill).to_csv(path, index=False)
+        paths.append(path)
+    table = tables_classification.classification(paths, [split_path], settings)
+    assert table.data["indistinguishable"].tolist() == [False, True, True]
+    assert table.shown["p against the best"].tolist()[1:] == ["best", "1.000"]
+    # Bold marks the computed maximum only: both models of the tie, not the printed values.
+    assert table.shown["Accuracy"].str.startswith("**").tolist() == [False, True, True]
+    assert not table.shown["Accuracy (paper)"].str.contains(r"\*").any()
+
+
+def test_an_undefined_value_is_given_as_such_and_is_empty_in_the_csv(study, settings, tmp_path):
+    table = tables_classification.classification_per_class(study[1]["metrics"], settings)
+    row = (table.data["model"] == "convnext_atto") & (table.data["class"] == "normal")
+    assert table.data.loc[row, "precision"].isna().all()
+    assert (table.shown.loc[row, "Precision"] == "n/a (n=0)").all()
+    assert (table.shown.loc[row, "Recall"] == "0.00").all()
+    page(table, tmp_path)
+    assert pd.read_csv(tmp_path / "t.csv").loc[row, "precision"].isna().all()
+
+
+def test_each_page_names_notice_n_and_split(study, settings, tmp_path):
+    paths = study[1]
+    made = [
+        tables_data.table2(paths["classification"], settings),
+        tables_data.table3(paths["detection"], study[0] / "index/annotations.csv", settings),
+        tables_data.table4(paths["segmentation"], settings),
+        tables_classification.classification(paths["predictions"], paths["classification"], settings),
+        tables_classification.classification_per_class(paths["metrics"], settings),
+    ]
+    files = ["classification", "detection", "segmentation", "classification", "classification"]
+    for table, kind in zip(made, files, strict=True):
+        text = page(table, tmp_path, settings["study"]["notice"])
+        assert "> TEST: nothing real" in text
+        for path in paths[kind]:
+            assert sha256(path)[:12] in text
+    assert ">" not in page(made[0], tmp_path, None)
+
+
+def test_columns_of_numbers_are_aligned_to_the_right(study, settings):
+    shown = tables_classification.classification_per_class(study[1]["metrics"], settings).shown
+    found = dict(zip(shown, tables.alignment(shown), strict=True))
+    assert found["Model"] == "left"
+    assert found["Precision"] == found["n"] == "right"
+
+
+def test_protocols_and_models_come_in_the_order_of_the_config(study, settings):
+    found = units(reversed(study[1]["metrics"]), settings)
+    assert [unit.protocol for unit in found] == ["paper"] * 3 + ["grouped"] * 3
+    assert [unit.model for unit in found[:3]] == list(settings["models"]["classification"])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("results/paper/classification/convnext_atto/metrics.json", "expected a path like"),
+        ("results/other/classification/convnext_atto/seed0/metrics.json", "no protocol other"),
+        ("results/paper/classification/resnet/seed0/metrics.json", "no classification model resnet"),
+    ],
+)
+def test_a_file_of_no_unit_is_refused(path, message, settings):
+    with pytest.raises(BusflowError, match=message):
+        units([Path(path)], settings)
+
+
+def test_a_split_of_an_unknown_protocol_is_refused(settings):
+    with pytest.raises(BusflowError, match="protocol of the config"):
+        tables_data.table2([Path("splits/other/classification.csv")], settings)
+
+
+def test_the_script_makes_both_files(study, settings, tmp_path, monkeypatch):
+
+    splits = [str(path) for path in study[1]["classification"]]
+    arguments = ["table2", "--splits", *splits, "--settings", json.dumps(settings)]
+    arguments += ["--csv", str(tmp_path / "t2.csv"), "--md", str(tmp_path / "t2.md")]
+    monkeypatch.setattr(sys, "argv", ["make_table.py", *arguments])
+    runpy.run_path(str(ROOT / "scripts/make_table.py"), run_name="__main__")
+    assert pd.read_csv(tmp_path / "t2.csv").shape[0] == 8
+    assert "Table 2" in (tmp_path / "t2.md").read_text()
