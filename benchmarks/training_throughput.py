@@ -23,7 +23,9 @@ from busflow.models.classifier import Classifier, build_network
 IMAGES = 4096
 
 
-def throughput(model: Classifier, wrapper: OptimWrapper, batches: Iterator[dict], steps: int, batch: int) -> float:
+def throughput(
+    model: Classifier, wrapper: OptimWrapper, batches: Iterator[dict], steps: int, batch: int
+) -> float:
     start = time.perf_counter()
     for data in itertools.islice(batches, steps):
         model.train_step(data, wrapper)

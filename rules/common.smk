@@ -161,6 +161,8 @@ TABLES = {
     ),
 }
 
+LEAKAGE = expand("<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"])
+
 FIGURES = {
     "fig2": Product("Figure 2: examples", "fig2", {"images": "<data>/index/images.csv"}),
     "classification_summary": Product(
@@ -174,11 +176,7 @@ FIGURES = {
     "leakage": Product(
         "Leakage of the splits",
         "leakage",
-        {
-            "leakage": expand(
-                "<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"]
-            )
-        },
+        {"leakage": LEAKAGE},
     ),
 }
 for protocol, entry in config["protocols"].items():

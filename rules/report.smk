@@ -155,6 +155,9 @@ rule audit:
     input:
         script="scripts/audit.py",
         code=code("report/*", "metrics/*.py"),
+        tables=expand("<results>/tables/{table}.csv", table=TABLES),
+        leakage=LEAKAGE,
+        metrics=units("classification", "metrics.json"),
     output:
         csv=report(
             "<results>/audit/ledger.csv",
@@ -170,4 +173,5 @@ rule audit:
     conda:
         "../envs/busflow.yaml"
     shell:
-        "python {input.script} --settings {params.settings:q} --csv {output.csv} --md {output.md} > {log} 2>&1"
+        "python {input.script} --tables {input.tables} --leakage {input.leakage} --metrics {input.metrics} "
+        "--settings {params.settings:q} --csv {output.csv} --md {output.md} > {log} 2>&1"

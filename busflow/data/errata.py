@@ -4,8 +4,8 @@ import logging
 
 import pandas as pd
 
-from busflow.data.readers import LABELS
 from busflow.errors import BusflowError
+from busflow.labels import LABELS
 
 logger = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from py7zr.helpers import ArchiveTimestamp
 from busflow.data.phantoms import Phantom, phantom, video
 from busflow.errors import BusflowError
 from busflow.files import atomic
+from busflow.labels import LABELS
 
-CLASSES = ("benign", "malignant", "normal")
 SERIES = 5  # Rodrigues: consecutive files that show one lesion
 LIN_IDENTICAL = ("benign/x66ef02e7f1b9a0ef", "malignant/x3b88488853e8b7d1")  # as in the published erratum
 LIN_ONE_PATIENT = (
@@ -68,9 +68,9 @@ def busi(seed: int, benign: int, malignant: int, normal: int, defects: int = 1) 
         re-captures of other pictures under the same label, one empty lesion mask and one truncated file.
     """
     pictures = {}
-    for label, count in zip(CLASSES, (benign, malignant, normal), strict=True):
+    for label, count in zip(LABELS, (benign, malignant, normal), strict=True):
         for k in range(1, count + 1):
-            rng = np.random.default_rng([seed, CLASSES.index(label), k])
+            rng = np.random.default_rng([seed, LABELS.index(label), k])
             lesions = 2 if label == "benign" and k % 20 == 2 else 1
             pictures[label, k] = phantom(rng, label, _shape(rng), lesions)
     faulty = defects and min(benign, malignant) >= 40
@@ -134,7 +134,7 @@ def lin(seed: int, videos: int, frames: int, defects: int = 1) -> dict[str, byte
     faulty = defects and videos >= 30
     shown, val, malignant = {}, set(), round(0.6 * videos)
     for label, count in (("benign", videos - malignant), ("malignant", malignant)):
-        rng = np.random.default_rng([seed, CLASSES.index(label)])
+        rng = np.random.default_rng([seed, LABELS.index(label)])
         errata = [name for name in LIN_IDENTICAL + LIN_ONE_PATIENT if name.startswith(label)]
         ids = rng.integers(2**64, size=count - len(errata) * bool(faulty), dtype=np.uint64)
         names = [f"{label}/x{number:016x}" for number in ids]
@@ -143,7 +143,7 @@ def lin(seed: int, videos: int, frames: int, defects: int = 1) -> dict[str, byte
             shown[name] = list(video(rng, label, _shape(rng), frames=frames + bool(unlisted)))
         val |= set(names[: max(1, count // 5)])
     if faulty:
-        rng = np.random.default_rng([seed, len(CLASSES)])
+        rng = np.random.default_rng([seed, len(LABELS)])
         twin = list(video(rng, "malignant", _shape(rng), frames=frames))
         shown |= {LIN_IDENTICAL[0]: twin, LIN_IDENTICAL[1]: twin}
         val |= set(LIN_IDENTICAL)
@@ -167,7 +167,7 @@ def lin(seed: int, videos: int, frames: int, defects: int = 1) -> dict[str, byte
 
 def _coco_vid(shown: dict[str, list[Phantom]]) -> dict[str, list[dict]]:
     """The upstream records of the videos: name -> frames, each with one lesion. Ids start at 1."""
-    categories = [{"id": i, "name": label, "encode_name": label} for i, label in enumerate(CLASSES[:2], 1)]
+    categories = [{"id": i, "name": label, "encode_name": label} for i, label in enumerate(LABELS[:2], 1)]
     videos, images, annotations = [], [], []
     for video_id, (name, pictures) in enumerate(shown.items(), start=1):
         videos.append({"id": video_id, "name": name, "vid_train_frames": list(range(len(pictures)))})
@@ -178,7 +178,7 @@ def _coco_vid(shown: dict[str, list[Phantom]]) -> dict[str, list[dict]]:
             images.append(image | {"frame_id": i, "video_id": video_id, "is_vid_train_frame": True})
             x, y, w, h = cv2.boundingRect(picture.mask.astype(np.uint8))
             place = {"id": image_id, "video_id": video_id, "image_id": image_id}
-            lesion = {"category_id": CLASSES.index(name.split("/")[0]) + 1, "instance_id": video_id}
+            lesion = {"category_id": LABELS.index(name.split("/")[0]) + 1, "instance_id": video_id}
             box = {"bbox": [x, y, w, h], "area": w * h}
             annotations.append(
                 place | lesion | box | {"iscrowd": False, "occluded": False, "generated": False}

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from busflow.data.coco_vid import Box, read_frame_list
 from busflow.errors import BusflowError
-
-LABELS = ("benign", "malignant", "normal")
+from busflow.labels import LABELS
 
 LIN_LISTS = {"train": "imagenet_vid_train_15frames.json", "val": "imagenet_vid_val.json"}
 BUSI_MASK = re.compile(r"(?P<image>.+)_mask(_\d+)?")

@@ -21,7 +21,8 @@ from busflow.engine.hooks import BEST
 from busflow.engine.provenance import run_record
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
-from busflow.models.classifier import CLASSES, Classifier, build_network
+from busflow.labels import LABELS
+from busflow.models.classifier import Classifier, build_network
 
 SELECT_BY = "macro_f1"
 
@@ -42,7 +43,7 @@ class ClassificationValidation(BaseMetric):
             "nll": torch.nn.functional.cross_entropy(logits, labels).item(),
             "accuracy": float(accuracy_score(labels, predicted)),
             "macro_f1": float(
-                f1_score(labels, predicted, labels=range(len(CLASSES)), average="macro", zero_division=0)
+                f1_score(labels, predicted, labels=range(len(LABELS)), average="macro", zero_division=0)
             ),
         }
 
@@ -59,9 +60,9 @@ def train(inputs: dict[str, Path], settings: dict, seed: int, state: Path, outpu
         output: folder of the published files.
     """
     samples = {name: _dataset(inputs, name) for name in ("train", "val")}
-    counts = np.bincount(samples["train"].labels, minlength=len(CLASSES))
+    counts = np.bincount(samples["train"].labels, minlength=len(LABELS))
     if settings["balance_classes"] and (counts == 0).any():
-        missing = CLASSES[int(np.argmin(counts))]
+        missing = LABELS[int(np.argmin(counts))]
         raise BusflowError(f"{inputs['split']} has no training image of class {missing}; nothing to balance")
     torch.manual_seed(seed)
     network = build_network(
@@ -90,7 +91,7 @@ def train(inputs: dict[str, Path], settings: dict, seed: int, state: Path, outpu
     )
     best = load_weights(state / BEST)
     network.load_state_dict(best["state_dict"])
-    meta = {"timm": settings["timm"], "classes": list(CLASSES), "image_size": settings["image_size"]}
+    meta = {"timm": settings["timm"], "classes": list(LABELS), "image_size": settings["image_size"]}
     save_weights(output / "weights.pth", network, {**meta, "epoch": best["meta"]["epoch"]})
     write_csv(output / "history.csv", pd.DataFrame(history).rename(columns={"val_nll": "val_loss"}))
     record = run_record(settings | {"seed": seed}, inputs, torch.device(get_device()), history[-1]["seconds"])
@@ -119,8 +120,8 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     table = _split(inputs, "test")[["image_id", "source", "label"]].copy()
-    table["prediction"] = [CLASSES[k] for k in probabilities.argmax(1)]
-    table[[f"p_{name}" for name in CLASSES]] = probabilities.round(9)
+    table["prediction"] = [LABELS[k] for k in probabilities.argmax(1)]
+    table[[f"p_{name}" for name in LABELS]] = probabilities.round(9)
     write_csv(output / "predictions.csv", table)
 
     packed = dataset.images.shape[1]
@@ -166,7 +167,7 @@ def _split(inputs: dict[str, Path], name: str) -> pd.DataFrame:
 def _dataset(inputs: dict[str, Path], name: str) -> PackedDataset:
     table = _split(inputs, name)
     packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
-    labels = table["label"].map(CLASSES.index)
+    labels = table["label"].map(LABELS.index)
     return PackedDataset(packed.images, packed.rows(table["pixel_sha256"]), labels)
 
 

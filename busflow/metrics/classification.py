@@ -11,7 +11,8 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from busflow.files import sha256
-from busflow.metrics.inputs import LABELS, PROBABILITIES, indices, match, read_predictions, read_split
+from busflow.labels import LABELS
+from busflow.metrics.inputs import PROBABILITIES, indices, match, read_predictions, read_split
 from busflow.metrics.uncertainty import cluster_bootstrap, wilson
 
 ECE_BINS = 15

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from busflow.errors import BusflowError
+from busflow.labels import LABELS
 
-LABELS = ("benign", "malignant", "normal")
 PROBABILITIES = [f"p_{label}" for label in LABELS]
 
 

@@ -6,13 +6,13 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch.nn import functional
 
 from busflow.engine.augmentation import UltrasoundAugmentation, to_float, to_network
+from busflow.labels import LABELS
 
-CLASSES = ("benign", "malignant", "normal")
 IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
 
 
 def build_network(
-    name: str, num_classes: int = len(CLASSES), drop_path: float = 0.0, weights: str | None = None
+    name: str, num_classes: int = len(LABELS), drop_path: float = 0.0, weights: str | None = None
 ) -> torch.nn.Module:
     """A timm classifier; ``weights`` is a file of pretrained ones, whose head is left out if it differs."""
     pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}

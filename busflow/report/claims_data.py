@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from busflow.metrics.inputs import LABELS
+from busflow.labels import LABELS
 from busflow.report.evidence import Claim, Evidence
 from busflow.report.paper import facts, printed
 from busflow.report.tables_classification import macs

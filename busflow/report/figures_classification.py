@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from busflow.labels import LABELS
 from busflow.metrics.classification import per_class
-from busflow.metrics.inputs import LABELS, read_predictions, read_table
+from busflow.metrics.inputs import read_predictions, read_table
 from busflow.report.style import (
     CLASS_COLOURS,
     INK,
@@ -202,7 +203,7 @@ def summary(table_path: Path, settings: dict) -> Figure:
                 lw=1.5,
             )
             if name == "accuracy":
-                majority = 100 * part["majority"].iloc[0]
+                majority = 100 * part["majority"].max()
                 panel.axvline(
                     majority, color=colours[protocol], ls=":", lw=1.2, label=f"Largest class, {label.lower()}"
                 )

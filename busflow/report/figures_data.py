@@ -42,7 +42,7 @@ def fig2(images_path: Path, settings: dict) -> Figure:
             if image_id is None:
                 continue
             with Image.open(images.loc[image_id, "path"]) as image:
-                panel.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255)
+                panel.imshow(image.convert("RGB"))
             letter = chr(ord("a") + len(EXAMPLES) * column + row)
             panel.set_title(f"({letter}) {label.capitalize()}", color=CLASS_COLOURS[label], fontsize=9.5)
             at = {"xycoords": "axes fraction", "textcoords": "offset points"}

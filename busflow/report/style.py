@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from busflow.files import atomic
-from busflow.metrics.inputs import LABELS
+from busflow.labels import LABELS
 
 WIDTH_PIXELS = 1200
 WIDE_PIXELS = 1600  # of figures with many panels

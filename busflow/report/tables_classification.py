@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from busflow.files import read_json, sha256
+from busflow.labels import LABELS
 from busflow.metrics.classification import INTERVALS, count, matrices_per_group, per_class, summary
-from busflow.metrics.inputs import LABELS, match, read_predictions, read_split
+from busflow.metrics.inputs import match, read_predictions, read_split
 from busflow.metrics.uncertainty import cluster_bootstrap, holm, mcnemar
 from busflow.report.paper import printed
 from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number, percent, split_notes

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from busflow.files import sha256
-from busflow.metrics.inputs import LABELS, read_split, read_table
+from busflow.labels import LABELS
+from busflow.metrics.inputs import read_split, read_table
 from busflow.report.paper import printed
 from busflow.report.tables import PAPER_COLUMN, Table, number, split_notes
 from busflow.report.units import by_protocol

@@ -162,6 +162,14 @@ def test_the_summary_shows_the_printed_values(study, settings):
     assert sorted(x for x, _ in printed.data if not np.isnan(x)) == pytest.approx([93.31, 93.84])
 
 
+def test_the_summary_marks_the_largest_class_of_a_protocol_that_lacks_a_model(study, settings, tmp_path):
+    data = pd.read_csv(study[0] / "classification.csv")
+    data.drop(index=data.index[data["protocol"] == "grouped"][0]).to_csv(tmp_path / "c.csv", index=False)
+    figure = figures_classification.summary(tmp_path / "c.csv", settings)
+    dotted = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == ":"]
+    assert dotted == pytest.approx(100 * data.drop_duplicates("protocol")["majority"])
+
+
 def test_a_share_of_nothing_is_na_in_the_leakage_figure(study, settings):
     figure = figures_data.leakage(study[1]["leakage"], settings)
     assert "n/a" in texts(figure)

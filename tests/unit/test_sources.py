@@ -338,7 +338,8 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
         "urls": [(tmp_path / "mirror.zip").as_uri()],
         "sha256": None,
         "licence": "CC0",
-        "homepage": None, "citation": "Somebody, 2020",
+        "homepage": None,
+        "citation": "Somebody, 2020",
     }
     receipt = tmp_path / "set.json"
     fetch_source("set", settings, path.parent, receipt)
@@ -350,7 +351,8 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
         "bytes": len(GOOD),
         "url": settings["urls"][0],
         "licence": "CC0",
-        "homepage": None, "citation": "Somebody, 2020",
+        "homepage": None,
+        "citation": "Somebody, 2020",
     }
     receipt.unlink()  # as Snakemake does before it runs the rule again
     fetch_source("set", settings, path.parent, receipt)
@@ -358,7 +360,14 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
 
 
 def test_the_script_ends_with_one_error_and_no_receipt(tmp_path):
-    settings = {"archive": "a.zip", "urls": [], "sha256": None, "licence": "", "homepage": None, "citation": "Somebody, 2020"}
+    settings = {
+        "archive": "a.zip",
+        "urls": [],
+        "sha256": None,
+        "licence": "",
+        "homepage": None,
+        "citation": "Somebody, 2020",
+    }
     command = [sys.executable, ROOT / "scripts/fetch.py", "--source", "a", "--settings", json.dumps(settings)]
     command += ["--archives", tmp_path / "archives", "--receipt", tmp_path / "a.json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})

@@ -11,7 +11,7 @@ from busflow.data.packing import PackedImages
 from busflow.engine import classification, hooks, training
 from busflow.engine.checkpoints import load_weights
 from busflow.errors import BusflowError
-from busflow.models.classifier import CLASSES
+from busflow.labels import LABELS
 
 SETTINGS = {
     "timm": "convnext_atto",
@@ -49,7 +49,7 @@ def inputs(tmp_path) -> dict:
     )
     split = ["train"] * 36 + ["val"] * 12 + ["test"] * 12
     pd.DataFrame(
-        {"image_id": ids, "split": split, "label": [CLASSES[k] for k in labels], "group": ids}
+        {"image_id": ids, "split": split, "label": [LABELS[k] for k in labels], "group": ids}
     ).to_csv(tmp_path / "split.csv", index=False)
     return {
         "images": tmp_path / "images.csv",
@@ -81,7 +81,7 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     )
     predictions = pd.read_csv(out / "predictions.csv")
     assert len(predictions) == 12
-    assert np.allclose(predictions[[f"p_{name}" for name in CLASSES]].sum(axis=1), 1)
+    assert np.allclose(predictions[[f"p_{name}" for name in LABELS]].sum(axis=1), 1)
     assert (predictions["prediction"] == predictions["label"]).mean() > 0.5
     assert json.loads((out / "timing.json").read_text())["test_set"]["n"] == 12
 
