@@ -27,6 +27,8 @@ rule train_classification:
         "<logs>/{protocol}/classification/{model}/seed{seed}/train.log",
     # The registry goes from small to large: the longest trainings start first.
     priority: lambda w: list(config["models"]["classification"]).index(w.model)
+    conda:
+        "../envs/busflow.yaml"
     threads: config["compute"]["threads"]
     resources:
         gpu=config["compute"]["gpus"],
@@ -36,8 +38,6 @@ rule train_classification:
         # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
         state=under_root("runs/{protocol}/classification/{model}/seed{seed}"),
         folder=subpath(output.weights, parent=True),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --task classification --settings {params.settings:q} --seed {wildcards.seed} "
         "--images {input.images} --split {input.split} --packed-images {input.packed_images} "
@@ -59,14 +59,14 @@ rule predict_classification:
         timing="<results>/{protocol}/classification/{model}/seed{seed}/timing.json",
     log:
         "<logs>/{protocol}/classification/{model}/seed{seed}/predict.log",
+    conda:
+        "../envs/busflow.yaml"
     threads: config["compute"]["threads"]
     resources:
         gpu=config["compute"]["gpus"],
     params:
         settings=as_json(config["timing"]),
         folder=subpath(output.predictions, parent=True),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --task classification --settings {params.settings:q} --weights {input.weights} "
         "--images {input.images} --split {input.split} --packed-images {input.packed_images} "
@@ -98,6 +98,8 @@ rule describe_classification:
         "<results>/model_facts/classification.json",
     log:
         "<logs>/describe/classification.log",
+    conda:
+        "../envs/busflow.yaml"
     params:
         models=as_json(
             {
@@ -105,7 +107,5 @@ rule describe_classification:
                 for name, entry in config["models"]["classification"].items()
             }
         ),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --task classification --models {params.models:q} --output {output} > {log} 2>&1"

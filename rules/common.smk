@@ -8,12 +8,18 @@ from pathlib import Path
 import yaml
 from snakemake.utils import validate
 
-validate(config, "../workflow/schemas/config.schema.yaml")
 
-# An overlay takes an entry out of a registry by setting it to null.
-for registry in (config["sources"], config["protocols"], *config["models"].values()):
-    for name in [name for name, entry in registry.items() if entry is None]:
-        del registry[name]
+def without_nulls(node):
+    """An overlay takes a key out by setting it to null."""
+    if isinstance(node, dict):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return node
+
+
+MERGED = dict(config)
+config.clear()
+config.update(without_nulls(MERGED))
+validate(config, "../workflow/schemas/config.schema.yaml")
 
 CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
 TASKS = ["classification", "detection", "segmentation"]
@@ -50,11 +56,6 @@ def units(task, file, **only):
         "seed": config["seeds"],
     } | only
     return expand(f"{UNIT}/{file}", task=task, **wanted)
-
-
-def errata(source):
-    """A source's published corrections; an overlay may set them to null."""
-    return source["errata"] or {"drop": [], "relabel": {}, "same_patient": []}
 
 
 def splits(task):
@@ -129,7 +130,8 @@ PRESENTATION = as_json(
         },
         "models": {
             task: {
-                name: {"label": entry["label"], "batch_size": entry["batch_size"]} for name, entry in models.items()
+                name: {"label": entry["label"], "batch_size": entry["batch_size"]}
+                for name, entry in models.items()
             }
             for task, models in config["models"].items()
         },
@@ -148,7 +150,9 @@ TABLES = {
         {"splits": splits("detection"), "annotations": "<data>/index/annotations.csv"},
     ),
     "table4": Product("Table 4: segmentation split", "table4", {"splits": splits("segmentation")}),
-    "table5": Product("Table 5: classifiers", "table5", {"facts": "<results>/model_facts/classification.json"}),
+    "table5": Product(
+        "Table 5: classifiers", "table5", {"facts": "<results>/model_facts/classification.json"}
+    ),
     "classification": Product(
         "Classification: accuracy and F1",
         "classification",

@@ -25,12 +25,12 @@ rule fetch_archive:
         receipt="<data>/archives/{source}.json",
     log:
         "<logs>/fetch/{source}.log",
-    params:
-        settings=lambda w: as_json(config["sources"][w.source]),
-        folder=subpath(output.receipt, parent=True),
     retries: 1
     conda:
         "../envs/busflow.yaml"
+    params:
+        settings=lambda w: as_json(config["sources"][w.source]),
+        folder=subpath(output.receipt, parent=True),
     shell:
         "python {input.script} --source {wildcards.source} --settings {params.settings:q} "
         "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"
@@ -45,10 +45,10 @@ rule unpack_archive:
         directory("<data>/raw/{source}"),
     log:
         "<logs>/unpack/{source}.log",
-    params:
-        archive=lambda w, input: Path(input.receipt).with_name(config["sources"][w.source]["archive"]),
     conda:
         "../envs/busflow.yaml"
+    params:
+        archive=lambda w, input: Path(input.receipt).with_name(config["sources"][w.source]["archive"]),
     shell:
         "python {input.script} --archive {params.archive:q} --receipt {input.receipt} "
         "--output {output} > {log} 2>&1"
@@ -63,11 +63,11 @@ rule read_source:
         directory("<data>/index/sources/{source}"),
     log:
         "<logs>/read/{source}.log",
+    conda:
+        "../envs/busflow.yaml"
     threads: 2
     params:
         settings=lambda w: as_json({"reader": config["sources"][w.source]["reader"]}),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --source {wildcards.source} --settings {params.settings:q} --raw {input.raw} "
         "--output {output} --threads {threads} > {log} 2>&1"
@@ -85,18 +85,20 @@ rule build_index:
         duplicates="<data>/index/duplicates.csv",
     log:
         "<logs>/index.log",
+    conda:
+        "../envs/busflow.yaml"
     threads: 2
     params:
         settings=as_json(
             {
-                "sources": {name: {"errata": errata(source)} for name, source in config["sources"].items()},
+                "sources": {
+                    name: {"errata": source["errata"]} for name, source in config["sources"].items()
+                },
                 "quarantine": config["quarantine"],
                 "duplicates": config["duplicates"],
             }
         ),
         folder=subpath(output.images, parent=True),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --sources {input.sources} --settings {params.settings:q} "
         "--output {params.folder} > {log} 2>&1"
@@ -114,18 +116,18 @@ rule split_images:
         excluded="<data>/splits/{protocol}/{task}.excluded.csv",
     log:
         "<logs>/split/{protocol}/{task}.log",
+    conda:
+        "../envs/busflow.yaml"
     params:
         settings=as_json(
             {
                 "splits": config["splits"],
                 "sources": {
-                    name: {"tasks": source["tasks"], "errata": errata(source)}
+                    name: {"tasks": source["tasks"], "errata": source["errata"]}
                     for name, source in config["sources"].items()
                 },
             }
         ),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --protocol {wildcards.protocol} --task {wildcards.task} "
         "--images {input.images} --annotations {input.annotations} --quarantine {input.quarantine} "
@@ -143,11 +145,11 @@ rule pack_images:
         index="<data>/packed/{task}/index.csv",
     log:
         "<logs>/pack/{task}.log",
+    conda:
+        "../envs/busflow.yaml"
     threads: 2
     params:
         settings=lambda w: as_json({"size": config["training"][w.task]["image_size"]}),
-    conda:
-        "../envs/busflow.yaml"
     shell:
         "python {input.script} --images {input.images} --settings {params.settings:q} --threads {threads} "
         "--output-images {output.images} --output-index {output.index} > {log} 2>&1"
@@ -161,12 +163,12 @@ rule fetch_weights:
         receipt="<data>/weights/{task}/{model}.json",
     log:
         "<logs>/fetch/{task}_{model}.log",
-    params:
-        settings=lambda w: as_json(pretrained_source(w.task, w.model)),
-        folder=subpath(output.receipt, parent=True),
     retries: 1
     conda:
         "../envs/busflow.yaml"
+    params:
+        settings=lambda w: as_json(pretrained_source(w.task, w.model)),
+        folder=subpath(output.receipt, parent=True),
     shell:
         "python {input.script} --source {wildcards.model} --settings {params.settings:q} "
         "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"

@@ -40,12 +40,12 @@ for name, table in TABLES.items():
             md=f"<results>/tables/{name}.md",
         log:
             f"<logs>/tables/{name}.log",
+        conda:
+            "../envs/busflow.yaml"
         params:
             command=table.command,
             inputs=as_options(table.inputs),
             settings=PRESENTATION,
-        conda:
-            "../envs/busflow.yaml"
         shell:
             "python {input.script} {params.command} {params.inputs} --settings {params.settings:q} "
             "--csv {output.csv} --md {output.md} > {log} 2>&1"
@@ -70,12 +70,12 @@ for name, figure in FIGURES.items():
             svg=f"<results>/figures/{name}.svg",
         log:
             f"<logs>/figures/{name}.log",
+        conda:
+            "../envs/busflow.yaml"
         params:
             command=figure.command,
             inputs=as_options(figure.inputs),
             settings=PRESENTATION,
-        conda:
-            "../envs/busflow.yaml"
         shell:
             "python {input.script} {params.command} {params.inputs} --settings {params.settings:q} "
             "--svg {output.svg} --png {output.png} > {log} 2>&1"
@@ -101,16 +101,18 @@ rule measure_leakage:
         "--packed-images {input.packed_images} --packed-index {input.packed_index} --output {output} > {log} 2>&1"
 
 
-# The study as it was run, overlays and defaults included.
+# The study as it was asked for, overlays included.
 rule record_config:
     output:
         "<results>/config.yaml",
     log:
         "<logs>/config.log",
     params:
-        config=as_json(config),
+        config=as_json(MERGED),
     run:
-        Path(output[0]).write_text(yaml.safe_dump(json.loads(params.config), sort_keys=False, allow_unicode=True))
+        Path(output[0]).write_text(
+            yaml.safe_dump(json.loads(params.config), sort_keys=False, allow_unicode=True)
+        )
 
 
 rule draw_workflow:
@@ -168,10 +170,10 @@ rule audit:
         md="<results>/audit/ledger.md",
     log:
         "<logs>/audit.log",
-    params:
-        settings=PRESENTATION,
     conda:
         "../envs/busflow.yaml"
+    params:
+        settings=PRESENTATION,
     shell:
         "python {input.script} --tables {input.tables} --leakage {input.leakage} --metrics {input.metrics} "
         "--settings {params.settings:q} --csv {output.csv} --md {output.md} > {log} 2>&1"

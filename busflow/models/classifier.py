@@ -15,8 +15,10 @@ def build_network(
     name: str, num_classes: int = len(LABELS), drop_path: float = 0.0, weights: str | None = None
 ) -> torch.nn.Module:
     """A timm classifier; ``weights`` is a file of pretrained ones, whose head is left out if it differs."""
-    pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
-    return timm.create_model(name, num_classes=num_classes, drop_path_rate=drop_path, **pretrained)
+    options: dict = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
+    if drop_path:  # not every timm architecture knows the option
+        options["drop_path_rate"] = drop_path
+    return timm.create_model(name, num_classes=num_classes, **options)
 
 
 class ClassifierInput(BaseDataPreprocessor):

@@ -1,0 +1,109 @@
+"""A whole small study through Snakemake: two classifiers, two protocols, phantoms."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from studies import ROOT, snakemake
+
+PHANTOMS = {
+    "lin": "phantom:lin?seed=1&videos=12&frames=2&defects=0",
+    "busi": "phantom:busi?seed=2&benign=10&malignant=10&normal=10&defects=0",
+    "rodrigues": "phantom:rodrigues?seed=3&benign=15&malignant=15",
+}
+MODELS = ["convnext_atto", "convnext_femto"]
+
+
+def overlay(checkout: Path, **changes) -> Path:
+    """The demo, shrunk to two models and an epoch."""
+    demo = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]["classification"]
+    study = {
+        "sources": {name: {"urls": [url]} for name, url in PHANTOMS.items()},
+        "splits": {"balance_tolerance": 0.2},
+        "timing": {"iterations": 3, "warmup": 1},
+        "models": {
+            "classification": {
+                name: {"epochs": 1, "batch_size": 8} if name in MODELS else None for name in demo
+            }
+        },
+        **changes,
+    }
+    path = checkout / "overlay.yaml"
+    path.write_text(yaml.safe_dump(study))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A copy of the checkout in which the small study is finished."""
+    checkout = tmp_path_factory.mktemp("study") / "busflow"
+    made = shutil.ignore_patterns(
+        "data", "runs", "logs", "studies", "results", ".*", "__pycache__", "*.egg-info", "tests"
+    )
+    # busflow/data is a package; only the data of studies, at the top, is left behind.
+    shutil.copytree(ROOT, checkout, ignore=lambda f, names: made(f, names) if Path(f) == ROOT else set())
+    snakemake("--configfile", overlay(checkout), cwd=checkout)
+    return checkout
+
+
+def planned(checkout: Path, config: Path) -> str:
+    done = snakemake("--configfile", config, "--dry-run", cwd=checkout)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_every_contracted_file_is_made(study):
+    units = [
+        study / f"results/{protocol}/classification/{model}/seed0"
+        for protocol in ("paper", "grouped")
+        for model in MODELS
+    ]
+    files = ["weights.pth", "predictions.csv", "metrics.json", "history.csv", "timing.json", "run.json"]
+    expected = [unit / name for unit in units for name in files]
+    expected += [study / f"results/tables/table{k}.{kind}" for k in range(1, 6) for kind in ("csv", "md")]
+    expected += [
+        study / f"results/figures/{name}.{kind}"
+        for name in ("fig1_workflow", "fig2", "fig3_paper", "fig3_grouped", "fig3_paper_convnext_atto")
+        for kind in ("svg", "png")
+    ]
+    expected += [study / "results/audit/ledger.md", study / "results/report.html"]
+    assert [path for path in expected if not path.is_file() or path.stat().st_size == 0] == []
+    assert not any((study / "runs").rglob("*.pth"))
+
+
+@pytest.mark.slow
+def test_the_report_needs_no_network(study):
+    html = (study / "results/report.html").read_text()
+    assert 'src="http' not in html and '<link rel="stylesheet" href="http' not in html
+    assert "Table 2" in html and "Figure 3" in html
+
+
+@pytest.mark.slow
+def test_the_results_agree_with_each_other(study):
+    split = pd.read_csv(study / "data/splits/grouped/classification.csv")
+    unit = study / "results/grouped/classification/convnext_atto/seed0"
+    predictions = pd.read_csv(unit / "predictions.csv")
+    assert set(predictions["image_id"]) == set(split.loc[split["split"] == "test", "image_id"])
+    metrics = json.loads((unit / "metrics.json").read_text())
+    assert metrics["accuracy"] == pytest.approx((predictions["prediction"] == predictions["label"]).mean())
+    assert split.groupby("group")["split"].nunique().max() == 1
+
+
+@pytest.mark.slow
+def test_a_finished_study_has_nothing_to_do(study):
+    assert "Nothing to be done" in planned(study, overlay(study))
+
+
+@pytest.mark.slow
+def test_a_new_label_redraws_and_retrains_nothing(study):
+    plan = planned(study, overlay(study, study={"title": "Another title"}))
+    assert "tabulate_table1" in plan and "train_classification" not in plan and "predict_" not in plan
+
+
+@pytest.mark.slow
+def test_a_new_learning_rate_retrains_and_keeps_the_data(study):
+    plan = planned(study, overlay(study, training={"classification": {"learning_rate": 0.01}}))
+    assert "train_classification" in plan and "pack_images" not in plan and "fetch_archive" not in plan

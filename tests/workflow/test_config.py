@@ -1,0 +1,77 @@
+"""What the schema lets through, and what it stops before any job."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from studies import dry_run
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+OVERLAYS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+def test_every_key_of_the_schema_is_described():
+    def undescribed(node: dict, path: str) -> list[str]:
+        found = []
+        for key, child in node.get("properties", {}).items():
+            known = child if "$ref" not in child else SCHEMA["$defs"][child["$ref"].split("/")[-1]]
+            if "description" not in known and "properties" not in known:
+                found.append(f"{path}.{key}")
+            found += undescribed(child, f"{path}.{key}")
+        if isinstance(node.get("additionalProperties"), dict):
+            found += undescribed(node["additionalProperties"], f"{path}.*")
+        return found
+
+    Draft202012Validator.check_schema(SCHEMA)
+    assert undescribed(SCHEMA, "config") == []
+
+
+def test_every_key_of_the_schema_is_in_the_manual():
+    manual = (ROOT / "config/README.md").read_text()
+
+    def names(node: dict) -> set[str]:
+        children = node.get("properties", {})
+        found = set(children).union(*(names(child) for child in children.values()))
+        extra = node.get("additionalProperties")
+        return found | names(extra) if isinstance(extra, dict) else found
+
+    assert {name for name in names(SCHEMA) if f"`{name}`" not in manual} == set()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_shipped_studies_are_valid_and_can_be_planned(overlay):
+    assert "Job stats" in dry_run("--configfile", overlay).stdout
+
+
+@pytest.mark.parametrize(
+    ("overlay", "named"),
+    [
+        (
+            "training: {classification: {epoch: 3}}",
+            ["'epoch' was unexpected", "['training']['classification']"],
+        ),
+        ("seeds: three", ["'three' is not of type 'array'", "['seeds']"]),
+        ("study: {nam: x}", ["'nam' was unexpected", "['study']"]),
+        (
+            "models: {classification: {mine: {timm: convnext_atto, batch_size: 4}}}",
+            ["'label' is a required property", "['models']['classification']['mine']"],
+        ),
+        (
+            "sources: {busi: {sha256: abc}}",
+            ["'abc' does not match", "['sources']['busi']['sha256']"],
+        ),
+        ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
+        (
+            "sources: {busi: {tasks: [counting]}}",
+            ["'counting' is not one of", "['sources']['busi']['tasks']"],
+        ),
+    ],
+)
+def test_a_wrong_config_stops_before_any_job_and_names_the_key(tmp_path, overlay, named):
+    (tmp_path / "overlay.yaml").write_text(overlay)
+    done = dry_run("--configfile", tmp_path / "overlay.yaml", check=False)
+    assert done.returncode == 1 and "Job stats" not in done.stdout
+    for words in named:
+        assert words in done.stdout + done.stderr

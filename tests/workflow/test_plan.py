@@ -1,0 +1,58 @@
+"""What Snakemake plans, without running it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from studies import dry_run
+
+
+def write(folder: Path, **overlay) -> Path:
+    """An overlay for a study under ``folder``."""
+    (folder / "overlay.yaml").write_text(yaml.safe_dump({"root": str(folder), **overlay}))
+    return folder / "overlay.yaml"
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Count of jobs by rule, from the table that a dry run prints."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+
+
+def test_the_demo_trains_every_classifier_under_both_protocols(tmp_path):
+    planned = jobs(dry_run("--config", f"root={tmp_path}").stdout)
+    assert planned["train_classification"] == planned["predict_classification"] == 8 * 2
+    assert planned["fetch_archive"] == 3 and planned["split_images"] == 3 * 2 and planned["report"] == 1
+
+
+def test_the_papers_study_is_planned_whole_without_touching_data(tmp_path):
+    done = dry_run("--configfile", "config/paper.yaml", "--config", f"root={tmp_path}/paper")
+    planned = jobs(done.stdout)
+    assert planned["train_classification"] == 8 * 2 * 5
+    assert planned["fetch_weights"] == 8
+    assert not (tmp_path / "paper").exists()
+
+
+def test_null_takes_a_model_and_a_protocol_out(tmp_path):
+    overlay = write(tmp_path, protocols={"paper": None}, models={"classification": {"convnext_large": None}})
+    assert jobs(dry_run("--configfile", overlay).stdout)["train_classification"] == 7
+
+
+def test_a_new_model_is_one_entry(tmp_path):
+    resnet = {"label": "ResNet-50", "timm": "resnet50", "batch_size": 8}
+    done = dry_run("--configfile", write(tmp_path, models={"classification": {"resnet50": resnet}}))
+    assert jobs(done.stdout)["train_classification"] == 9 * 2
+    assert f"{tmp_path}/results/grouped/classification/resnet50/seed0/weights.pth" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["data", "classification", "tables", "figures", "report", "all"])
+def test_the_named_targets_can_be_asked_for(tmp_path, target):
+    assert jobs(dry_run(target, "--config", f"root={tmp_path}").stdout)["fetch_archive"] == 3
+
+
+def test_settings_of_a_training_hold_what_shapes_the_weights_and_no_label(tmp_path):
+    shown = dry_run("--printshellcmds", "--config", f"root={tmp_path}").stdout
+    commands = [line for line in shown.splitlines() if "scripts/train.py" in line and "--task" in line]
+    assert len(commands) == 16
+    assert all('"batch_size"' in line and '"epochs"' in line and "ConvNeXt-" not in line for line in commands)
+    assert sum('"balance_classes": true' in line for line in commands) == 8
