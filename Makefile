@@ -27,7 +27,7 @@ real: $(VENV)/.ready  ## Run on real archives: make real DATA=<folder with the t
 	@snakemake --configfile config/real.yaml
 
 test: $(VENV)/.ready-dev  ## Run all tests
-	@pytest
+	@pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.ready-dev  ## Check style of code and workflow
 	@ruff check .

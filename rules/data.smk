@@ -20,7 +20,7 @@ rule data:
 rule fetch_archive:
     input:
         script="scripts/fetch.py",
-        code=code(*FETCHING, "data/phantom*.py"),
+        code=code(*FETCHING, "data/phantom*.py", "data/anatomy.py"),
     output:
         receipt="<data>/archives/{source}.json",
     log:

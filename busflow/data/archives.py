@@ -35,12 +35,15 @@ log = logging.getLogger(__name__)
 def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None:
     """Unpack a fetched archive into a folder that does not exist yet.
 
-    :param archive: a ``.zip`` or ``.7z`` file.
-    :param receipt: the JSON that was written when it was fetched; its ``sha256`` must be the archive's.
-    :param folder: where the archive's tree goes, top folder included. It appears in one rename, when all of
-        it is on the disk; while it is being filled it is called ``.<name>.partial`` and lies beside.
-    :raises BusflowError: the archive is not the one of the receipt, is damaged or encrypted, or holds a
-        member that could leave the folder, hide another or fill the disk; or ``folder`` is not empty.
+    Args:
+        archive: a ``.zip`` or ``.7z`` file.
+        receipt: the JSON that was written when it was fetched; its ``sha256`` must be the archive's.
+        folder: where the archive's tree goes, top folder included. It appears in one rename, when all of
+            it is on the disk; while it is being filled it is called ``.<name>.partial`` and lies beside.
+
+    Raises:
+        BusflowError: the archive is not the one of the receipt, is damaged or encrypted, or holds a
+            member that could leave the folder, hide another or fill the disk; or ``folder`` is not empty.
     """
     archive, folder = Path(archive), Path(folder).resolve()
     expected, found = files.read_json(receipt)["sha256"], files.sha256(archive)

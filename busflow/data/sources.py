@@ -41,9 +41,12 @@ class Refused(BusflowError):
 def fetch_source(source: str, settings: dict, archives: Path | str, receipt: Path | str) -> None:
     """Bring the archive of one source to the folder ``archives`` and write its receipt.
 
-    :param settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
-        None), ``homepage`` (or None), ``licence``, ``citation``.
-    :raises BusflowError: as ``fetch_file``.
+    Args:
+        settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
+            None), ``homepage`` (or None), ``licence``, ``citation``.
+
+    Raises:
+        BusflowError: as ``fetch_file``.
     """
     name, terms = settings["archive"], {key: settings[key] for key in ("licence", "citation")}
     upstream = settings["homepage"] or terms["citation"]
@@ -57,11 +60,14 @@ def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: 
     A wrong file goes to the folder ``quarantine`` beside ``path``, and the next URL is tried. What was
     fetched is called ``path`` only after it was verified. Processes that want the same file take turns.
 
-    :param urls: as ``transfers.transfer`` knows them.
-    :param sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after
-        (but not of phantoms, which their URL defines).
-    :param upstream: where a person finds the file; told when no URL works.
-    :raises BusflowError: no URL gave the right file; the message says how to put it there by hand.
+    Args:
+        urls: as ``transfers.transfer`` knows them.
+        sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after
+            (but not of phantoms, which their URL defines).
+        upstream: where a person finds the file; told when no URL works.
+
+    Raises:
+        BusflowError: no URL gave the right file; the message says how to put it there by hand.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +114,8 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fe
 def verify(path: Path, expected: str | None) -> str:
     """Return a file's SHA-256 if it is ``expected`` (None: any) and the file is what its suffix says.
 
-    :raises Refused: it is another file, empty, a web page, cut off, or not of its kind.
+    Raises:
+        Refused: it is another file, empty, a web page, cut off, or not of its kind.
     """
     found = files.sha256(path)
     _check(path, path.suffix, expected, found)

@@ -19,9 +19,12 @@ GOOGLE_DRIVE = ("drive.google.com", "docs.google.com")
 def transfer(url: str, part: Path) -> str:
     """Bring what ``url`` names to ``part`` and return the SHA-256 of its bytes; nothing is checked yet.
 
-    :param url: ``https:``, ``http:``, ``file:`` (absolute, or relative to the working folder;
-        percent-encoded), ``gdrive:<id>`` or a link of Google Drive, or ``phantom:<layout>?...``.
-    :raises BusflowError: it cannot be had, with the reason.
+    Args:
+        url: ``https:``, ``http:``, ``file:`` (absolute, or relative to the working folder;
+            percent-encoded), ``gdrive:<id>`` or a link of Google Drive, or ``phantom:<layout>?...``.
+
+    Raises:
+        BusflowError: it cannot be had, with the reason.
     """
     scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
     if scheme in ("http", "https") and host not in GOOGLE_DRIVE:

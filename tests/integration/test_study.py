@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from studies import ROOT, snakemake
+
+from busflow.models.classifier import build_network
 
 PHANTOMS = {
     "lin": "phantom:lin?seed=1&videos=12&frames=2&defects=0",
@@ -31,6 +34,11 @@ def overlay(checkout: Path, **changes) -> Path:
         },
         **changes,
     }
+    # One of the two starts from pretrained weights, fetched like an archive.
+    study["models"]["classification"]["convnext_femto"]["pretrained"] = {
+        "file": "femto.pth",
+        "urls": [f"file:{checkout}/donor.pth"],
+    }
     path = checkout / "overlay.yaml"
     path.write_text(yaml.safe_dump(study))
     return path
@@ -45,6 +53,7 @@ def study(tmp_path_factory) -> Path:
     )
     # busflow/data is a package; only the data of studies, at the top, is left behind.
     shutil.copytree(ROOT, checkout, ignore=lambda f, names: made(f, names) if Path(f) == ROOT else set())
+    torch.save(build_network("convnext_femto", num_classes=1000).state_dict(), checkout / "donor.pth")
     snakemake("--configfile", overlay(checkout), cwd=checkout)
     return checkout
 
@@ -90,6 +99,19 @@ def test_the_results_agree_with_each_other(study):
     metrics = json.loads((unit / "metrics.json").read_text())
     assert metrics["accuracy"] == pytest.approx((predictions["prediction"] == predictions["label"]).mean())
     assert split.groupby("group")["split"].nunique().max() == 1
+
+
+@pytest.mark.slow
+def test_pretrained_weights_are_fetched_recorded_and_used(study):
+    receipt = json.loads((study / "data/weights/classification/convnext_femto.json").read_text())
+    inputs = {
+        model: json.loads((study / f"results/paper/classification/{model}/seed0/run.json").read_text())[
+            "inputs"
+        ]
+        for model in MODELS
+    }
+    assert inputs["convnext_femto"]["pretrained"]["sha256"] == receipt["sha256"]
+    assert "pretrained" not in inputs["convnext_atto"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from busflow.data.phantoms import MARGIN, Probe, View, breast, envelope, phantom, scatter, video
+from busflow.data.anatomy import MARGIN, breast
+from busflow.data.phantoms import Probe, View, envelope, phantom, scatter, video
 
 SHAPE = (220, 260)
 LABELS = ("benign", "malignant", "normal")

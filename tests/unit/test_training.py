@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from busflow.data.packing import PackedImages
-from busflow.engine import classification, hooks, training
+from busflow.engine import augmentation, classification, datasets, hooks, training
 from busflow.engine.checkpoints import load_weights
 from busflow.errors import BusflowError
 from busflow.labels import LABELS
@@ -153,3 +153,15 @@ def test_the_learning_rate_follows_the_square_root_of_the_batch(monkeypatch, inp
             inputs, SETTINGS | {"reference_batch": 32}, 0, tmp_path / "state", tmp_path / "out"
         )
     assert seen["lr"] == pytest.approx(0.5e-3)
+
+
+def test_every_epoch_is_shuffled_and_augmented_anew(inputs, tmp_path, monkeypatch):
+    shuffled, augmented = [], []
+    monkeypatch.setattr(datasets.EpochSampler, "set_epoch", lambda self, epoch: shuffled.append(epoch))
+    monkeypatch.setattr(
+        augmentation.UltrasoundAugmentation,
+        "set_epoch",
+        lambda self, epoch: augmented.append(epoch) or setattr(self, "draws", torch.zeros(36, 8)),
+    )
+    classification.train(inputs, SETTINGS, 0, tmp_path / "state", tmp_path / "out")
+    assert shuffled == [0, 1, 2] and augmented == [0, 0, 1, 2]  # the first at construction
