@@ -32,6 +32,7 @@ rule train_classification:
     threads: config["compute"]["threads"]
     resources:
         gpu=config["compute"]["gpus"],
+        workers=config["compute"]["workers"],
     params:
         settings=training_settings("classification"),
         pretrained=pretrained_argument("classification"),
@@ -42,7 +43,7 @@ rule train_classification:
         "python {input.script} --task classification --settings {params.settings:q} --seed {wildcards.seed} "
         "--images {input.images} --split {input.split} --packed-images {input.packed_images} "
         "--packed-index {input.packed_index} {params.pretrained} --state {params.state} "
-        "--output {params.folder} --threads {threads} > {log} 2>&1"
+        "--output {params.folder} --threads {threads} --workers {resources.workers} > {log} 2>&1"
 
 
 rule predict_classification:

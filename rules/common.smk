@@ -40,8 +40,8 @@ def code(*rooms):
 
 
 def as_json(value):
-    """A part of the config as one argument of a script."""
-    return json.dumps(value, sort_keys=True)
+    """A part of the config as one argument of a script, in the order of the config."""
+    return json.dumps(value)
 
 
 def sources_of(task):
@@ -81,14 +81,12 @@ def training_settings(task):
 
     def settings(wildcards):
         entry = config["models"][task][wildcards.model]
-        return as_json(
-            {
-                **config["training"][task],
-                **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
-                "balance_classes": config["protocols"][wildcards.protocol]["balance_classes"],
-                "workers": config["compute"]["workers"],
-            }
-        )
+        shaping = {
+            **config["training"][task],
+            **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
+            "balance_classes": config["protocols"][wildcards.protocol]["balance_classes"],
+        }
+        return as_json(dict(sorted(shaping.items())))  # the order of an overlay must not retrain
 
     return settings
 

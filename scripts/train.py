@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
     parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--workers", required=True, type=int, help="processes that load batches; 0: none")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     from busflow.engine import classification
@@ -28,7 +29,7 @@ def main() -> None:
     inputs = {name: getattr(args, name) for name in ("images", "split", "packed_images", "packed_index")}
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
-    classification.train(inputs, args.settings, args.seed, args.state, args.output)
+    classification.train(inputs, args.settings, args.seed, args.workers, args.state, args.output)
 
 
 if __name__ == "__main__":

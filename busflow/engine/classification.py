@@ -48,7 +48,9 @@ class ClassificationValidation(BaseMetric):
         }
 
 
-def train(inputs: dict[str, Path], settings: dict, seed: int, state: Path, output: Path) -> None:
+def train(
+    inputs: dict[str, Path], settings: dict, seed: int, workers: int, state: Path, output: Path
+) -> None:
     """Train one classifier and publish weights.pth, history.csv and run.json.
 
     Args:
@@ -56,6 +58,7 @@ def train(inputs: dict[str, Path], settings: dict, seed: int, state: Path, outpu
             pretrained start, ``pretrained``.
         settings: of the model and its training (config/README.md).
         seed: of the run.
+        workers: processes that load batches; their number does not change the result.
         state: undeclared folder for what a resume needs; removed at the end.
         output: folder of the published files.
     """
@@ -74,7 +77,7 @@ def train(inputs: dict[str, Path], settings: dict, seed: int, state: Path, outpu
         settings["label_smoothing"],
         torch.from_numpy(counts) if settings["balance_classes"] else None,
     )
-    batch, micro, workers = settings["batch_size"], settings["micro_batch"], settings["workers"]
+    batch, micro = settings["batch_size"], settings["micro_batch"]
     history = training.train(
         model,
         loaders=(

@@ -28,7 +28,6 @@ SETTINGS = {
     "amp": True,
     "compile": False,
     "balance_classes": True,
-    "workers": 0,
 }
 
 
@@ -66,7 +65,7 @@ def test_packed_rows_are_found_by_content(inputs):
 
 def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     out = tmp_path / "out"
-    classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=out)
+    classification.train(inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=out)
     history = pd.read_csv(out / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3] and history["step"].tolist() == [8, 16, 24]
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
@@ -88,7 +87,9 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monkeypatch, epoch):
-    classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=tmp_path / "whole")
+    classification.train(
+        inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=tmp_path / "whole"
+    )
 
     class PowerCutError(Exception):
         pass
@@ -99,10 +100,14 @@ def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monke
 
     with monkeypatch.context() as patch, pytest.raises(PowerCutError):
         patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
-        classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=tmp_path / "cut")
+        classification.train(
+            inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=tmp_path / "cut"
+        )
     assert not (tmp_path / "cut").exists()
     torch.manual_seed(1234)  # what a new process happens to start with must not matter
-    classification.train(inputs, SETTINGS, seed=0, state=tmp_path / "state", output=tmp_path / "cut")
+    classification.train(
+        inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=tmp_path / "cut"
+    )
 
     assert (tmp_path / "cut/weights.pth").read_bytes() == (tmp_path / "whole/weights.pth").read_bytes()
     whole, cut_short = (
@@ -114,7 +119,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monke
 def test_seeds_give_different_weights(inputs, tmp_path):
     one_epoch = SETTINGS | {"epochs": 1}
     for seed in (0, 1):
-        classification.train(inputs, one_epoch, seed, tmp_path / "state", tmp_path / str(seed))
+        classification.train(inputs, one_epoch, seed, 0, tmp_path / "state", tmp_path / str(seed))
     weights = [load_weights(tmp_path / str(seed) / "weights.pth")["state_dict"] for seed in (0, 1)]
     assert not torch.equal(weights[0]["stem.0.weight"], weights[1]["stem.0.weight"])
 
@@ -123,19 +128,19 @@ def test_balancing_without_an_image_of_a_class_names_the_class(inputs, tmp_path)
     split = pd.read_csv(inputs["split"])
     split[~((split["split"] == "train") & (split["label"] == "normal"))].to_csv(inputs["split"], index=False)
     with pytest.raises(BusflowError, match=r"split\.csv has no training image of class normal"):
-        classification.train(inputs, SETTINGS, 0, tmp_path / "state", tmp_path / "out")
+        classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
 
 
 def test_an_empty_split_is_named(inputs, tmp_path):
     split = pd.read_csv(inputs["split"])
     split[split["split"] != "val"].to_csv(inputs["split"], index=False)
     with pytest.raises(BusflowError, match=r"no image in its val split"):
-        classification.train(inputs, SETTINGS, 0, tmp_path / "state", tmp_path / "out")
+        classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero(inputs, tmp_path):
     settings = SETTINGS | {"epochs": 4, "warmup_epochs": 2}
-    classification.train(inputs, settings, 0, tmp_path / "state", tmp_path / "out")
+    classification.train(inputs, settings, 0, 0, tmp_path / "state", tmp_path / "out")
     rates = pd.read_csv(tmp_path / "out/history.csv")["learning_rate"]
     assert rates.idxmax() == 1 and rates.max() == pytest.approx(1e-3) and rates.iloc[-1] < 1e-4
 
@@ -150,7 +155,7 @@ def test_the_learning_rate_follows_the_square_root_of_the_batch(monkeypatch, inp
     monkeypatch.setattr(training.Runner, "__init__", stop)
     with pytest.raises(InterruptedError):
         classification.train(
-            inputs, SETTINGS | {"reference_batch": 32}, 0, tmp_path / "state", tmp_path / "out"
+            inputs, SETTINGS | {"reference_batch": 32}, 0, 0, tmp_path / "state", tmp_path / "out"
         )
     assert seen["lr"] == pytest.approx(0.5e-3)
 
@@ -163,5 +168,13 @@ def test_every_epoch_is_shuffled_and_augmented_anew(inputs, tmp_path, monkeypatc
         "set_epoch",
         lambda self, epoch: augmented.append(epoch) or setattr(self, "draws", torch.zeros(36, 8)),
     )
-    classification.train(inputs, SETTINGS, 0, tmp_path / "state", tmp_path / "out")
+    classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
     assert shuffled == [0, 1, 2] and augmented == [0, 0, 1, 2]  # the first at construction
+
+
+def test_the_number_of_loader_processes_does_not_change_the_weights(inputs, tmp_path):
+    for workers in (0, 2):
+        classification.train(
+            inputs, SETTINGS | {"epochs": 1}, 0, workers, tmp_path / "state", tmp_path / str(workers)
+        )
+    assert (tmp_path / "0/weights.pth").read_bytes() == (tmp_path / "2/weights.pth").read_bytes()
