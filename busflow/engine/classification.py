@@ -18,7 +18,7 @@ from busflow.engine.augmentation import UltrasoundAugmentation
 from busflow.engine.checkpoints import load_weights, save_weights
 from busflow.engine.datasets import PackedDataset, accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import BEST
-from busflow.engine.provenance import run_record
+from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
@@ -59,9 +59,13 @@ def train(
         settings: of the model and its training (config/README.md).
         seed: of the run.
         workers: processes that load batches; their number does not change the result.
-        state: undeclared folder for what a resume needs; removed at the end.
+        state: folder for what a resume needs, kept apart by the run's identity: a run with other settings
+            or other data starts afresh. Removed at the end.
         output: folder of the published files.
     """
+    settings = settings | {"seed": seed}
+    described = describe_inputs(inputs)
+    folder = state / identity(settings, described)
     samples = {name: _dataset(inputs, name) for name in ("train", "val")}
     counts = np.bincount(samples["train"].labels, minlength=len(LABELS))
     if settings["balance_classes"] and (counts == 0).any():
@@ -90,16 +94,16 @@ def train(
         parameters=param_groups_weight_decay(network, settings["weight_decay"]),
         accumulation=accumulation_steps(batch, micro),
         seed=seed,
-        folder=state,
+        folder=folder,
     )
-    best = load_weights(state / BEST)
+    best = load_weights(folder / BEST)
     network.load_state_dict(best["state_dict"])
     meta = {"timm": settings["timm"], "classes": list(LABELS), "image_size": settings["image_size"]}
     save_weights(output / "weights.pth", network, {**meta, "epoch": best["meta"]["epoch"]})
     write_csv(output / "history.csv", pd.DataFrame(history).rename(columns={"val_nll": "val_loss"}))
-    record = run_record(settings | {"seed": seed}, inputs, torch.device(get_device()), history[-1]["seconds"])
-    write_json(output / "run.json", record)
-    shutil.rmtree(state)
+    device = torch.device(get_device())
+    write_json(output / "run.json", run_record(settings, described, device, history[-1]["seconds"]))
+    shutil.rmtree(folder)
 
 
 @torch.inference_mode()

@@ -1,6 +1,8 @@
 """What a result was made from: code, configuration, packages, device and data."""
 
+import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 from pathlib import Path
@@ -13,19 +15,33 @@ from busflow.files import sha256
 PACKAGES = ("torch", "torchvision", "timm", "onedl-mmengine", "numpy", "pandas", "scikit-learn")
 
 
-def run_record(settings: dict, inputs: dict[str, Path], device: torch.device, seconds: float) -> dict:
+def describe_inputs(inputs: dict[str, Path]) -> dict[str, dict[str, str]]:
+    """``{"path", "sha256"}`` of the files that a result depends on, by role."""
+    return {role: {"path": str(path), "sha256": sha256(path)} for role, path in inputs.items()}
+
+
+def identity(settings: dict, inputs: dict[str, dict[str, str]]) -> str:
+    """Twelve hex digits that stand for a configuration and the contents of its inputs, wherever they lie."""
+    contents = {role: description["sha256"] for role, description in inputs.items()}
+    text = json.dumps([settings, contents], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_record(
+    settings: dict, inputs: dict[str, dict[str, str]], device: torch.device, seconds: float
+) -> dict:
     """The content of ``run.json``.
 
     Args:
         settings: the resolved configuration of the run.
-        inputs: files that the result depends on, by role; their SHA-256 is recorded.
+        inputs: from ``describe_inputs``.
         device: that the run used.
         seconds: spent in training, interruptions not counted.
     """
     return {
         "git": git_state(Path(__file__).parent),
         "settings": settings,
-        "inputs": {role: {"path": str(path), "sha256": sha256(path)} for role, path in inputs.items()},
+        "inputs": inputs,
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -10,6 +10,7 @@ import torch
 from busflow.data.packing import PackedImages
 from busflow.engine import augmentation, classification, datasets, hooks, training
 from busflow.engine.checkpoints import load_weights
+from busflow.engine.provenance import identity
 from busflow.errors import BusflowError
 from busflow.labels import LABELS
 
@@ -73,7 +74,7 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     assert load_weights(out / "weights.pth")["meta"]["epoch"] == best
     record = json.loads((out / "run.json").read_text())
     assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
-    assert not (tmp_path / "state").exists()
+    assert not any((tmp_path / "state").iterdir())
 
     classification.predict(
         inputs, out / "weights.pth", {"batch": 5, "warmup": 1, "iterations": 3}, tmp_path / "out"
@@ -178,3 +179,31 @@ def test_the_number_of_loader_processes_does_not_change_the_weights(inputs, tmp_
             inputs, SETTINGS | {"epochs": 1}, 0, workers, tmp_path / "state", tmp_path / str(workers)
         )
     assert (tmp_path / "0/weights.pth").read_bytes() == (tmp_path / "2/weights.pth").read_bytes()
+
+
+def test_a_state_of_other_settings_is_not_resumed(inputs, tmp_path, monkeypatch):
+    """Interrupted at one learning rate, then run at another: the weights are those of the other alone."""
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut(hook, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.epoch == 1:
+            raise PowerCutError
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
+        classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
+    assert list((tmp_path / "state").rglob("state.pth"))
+    other = SETTINGS | {"learning_rate": 5e-4, "epochs": 2}
+    classification.train(inputs, other, 0, 0, tmp_path / "state", tmp_path / "after")
+    classification.train(inputs, other, 0, 0, tmp_path / "fresh", tmp_path / "afresh")
+    assert (tmp_path / "after/weights.pth").read_bytes() == (tmp_path / "afresh/weights.pth").read_bytes()
+
+
+def test_the_identity_of_a_run_changes_with_settings_and_contents_but_not_with_places():
+    at_home, moved = ({"split": {"path": path, "sha256": "1"}} for path in ("a", "b"))
+    changed = {"split": {"path": "a", "sha256": "2"}}
+    assert identity(SETTINGS, at_home) == identity(SETTINGS, moved)
+    assert identity(SETTINGS, at_home) != identity(SETTINGS, changed)
+    assert identity(SETTINGS, at_home) != identity(SETTINGS | {"epochs": 9}, at_home)
