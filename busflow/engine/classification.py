@@ -73,7 +73,7 @@ def train(
         raise BusflowError(f"{inputs['split']} has no training image of class {missing}; nothing to balance")
     torch.manual_seed(seed)
     network = build_network(
-        settings["timm"], drop_path=settings["drop_path"], weights=_as_text(inputs.get("pretrained"))
+        settings["timm"], options=settings["network"], weights=_as_text(inputs.get("pretrained"))
     )
     model = Classifier(
         network,
@@ -98,7 +98,7 @@ def train(
     )
     best = load_weights(folder / BEST)
     network.load_state_dict(best["state_dict"])
-    meta = {"timm": settings["timm"], "classes": list(LABELS), "image_size": settings["image_size"]}
+    meta = {key: settings[key] for key in ("timm", "network", "image_size")} | {"classes": list(LABELS)}
     save_weights(output / "weights.pth", network, {**meta, "epoch": best["meta"]["epoch"]})
     write_csv(output / "history.csv", pd.DataFrame(history).rename(columns={"val_nll": "val_loss"}))
     device = torch.device(get_device())
@@ -152,7 +152,8 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_classifier(weights: Path) -> Classifier:
     """The published classifier, in evaluation mode."""
     loaded = load_weights(weights)
-    network = build_network(loaded["meta"]["timm"], num_classes=len(loaded["meta"]["classes"]))
+    meta = loaded["meta"]
+    network = build_network(meta["timm"], len(meta["classes"]), meta["network"])
     network.load_state_dict(loaded["state_dict"])
     return Classifier(network).eval()
 

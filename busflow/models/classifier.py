@@ -12,13 +12,18 @@ IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENE
 
 
 def build_network(
-    name: str, num_classes: int = len(LABELS), drop_path: float = 0.0, weights: str | None = None
+    name: str, num_classes: int = len(LABELS), options: dict | None = None, weights: str | None = None
 ) -> torch.nn.Module:
-    """A timm classifier; ``weights`` is a file of pretrained ones, whose head is left out if it differs."""
-    options: dict = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
-    if drop_path:  # not every timm architecture knows the option
-        options["drop_path_rate"] = drop_path
-    return timm.create_model(name, num_classes=num_classes, **options)
+    """A timm classifier.
+
+    Args:
+        name: of the architecture.
+        num_classes: outputs.
+        options: further arguments of ``timm.create_model``.
+        weights: file of pretrained ones, whose head is left out if it has other classes; None: random.
+    """
+    pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
+    return timm.create_model(name, num_classes=num_classes, **(options or {}), **pretrained)
 
 
 class ClassifierInput(BaseDataPreprocessor):

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from studies import ROOT, snakemake
 
 from busflow.models.classifier import build_network
+from studies import ROOT, snakemake
 
 PHANTOMS = {
     "lin": "phantom:lin?seed=1&videos=12&frames=2&defects=0",

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from study_files import LIN, study_settings, write_facts, write_study
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_csv
@@ -16,6 +15,7 @@ from busflow.report import tables_classification, tables_data, verdicts
 from busflow.report.audit import ledger
 from busflow.report.evidence import check_metrics, check_tables
 from busflow.report.paper import facts, identities, nano_matrix, printed
+from study_files import LIN, study_settings, write_facts, write_study
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from study_files import make_timing, study_settings, write_study
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_json
 from busflow.report import figures_classification, figures_data, figures_timing, style, tables_classification
+from study_files import make_timing, study_settings, write_study
 
 ROOT = Path(__file__).parents[2]
 NOTICE = "TEST: nothing real"

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from layouts import LinLayout, busi_layout, picture, rodrigues_layout, save
 
 from busflow.data.index import build_index, check_budget
 from busflow.data.inspection import read_source
 from busflow.errors import BusflowError
+from layouts import LinLayout, busi_layout, picture, rodrigues_layout, save
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_index.py"
 SETTINGS = {

@@ -5,6 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
+from busflow.data.images import decode, pixel_sha256, thumbnail
+from busflow.data.inspection import read_source
+from busflow.errors import BusflowError
 from layouts import (
     LESION,
     TRAIN,
@@ -16,11 +21,6 @@ from layouts import (
     rodrigues_layout,
     save,
 )
-from PIL import Image
-
-from busflow.data.images import decode, pixel_sha256, thumbnail
-from busflow.data.inspection import read_source
-from busflow.errors import BusflowError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "read_source.py"
 

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
-from study_files import LABELS, make_images, make_predictions, make_split
 
 from busflow.errors import BusflowError
 from busflow.metrics.classification import calibration_error, count, evaluate, per_class, summary
+from study_files import LABELS, make_images, make_predictions, make_split
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+
+from busflow.errors import BusflowError
 from layouts import (
     LESION,
     TRAIN,
@@ -14,8 +16,6 @@ from layouts import (
     rodrigues_layout,
     save,
 )
-
-from busflow.errors import BusflowError
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
+
+from busflow.errors import BusflowError
+from busflow.files import sha256
+from busflow.report import tables, tables_classification, tables_data
+from busflow.report.units import units
 from study_files import (
     BUSI,
     make_images,
@@ -18,11 +23,6 @@ from study_files import (
     write_facts,
     write_study,
 )
-
-from busflow.errors import BusflowError
-from busflow.files import sha256
-from busflow.report import tables, tables_classification, tables_data
-from busflow.report.units import units
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,7 +25,7 @@ SETTINGS = {
     "warmup_epochs": 0.5,
     "weight_decay": 0.05,
     "label_smoothing": 0.1,
-    "drop_path": 0.1,
+    "network": {"drop_path_rate": 0.1, "ls_init_value": 1.0},
     "amp": True,
     "compile": False,
     "balance_classes": True,

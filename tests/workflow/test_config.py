@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
+
 from studies import dry_run
 
 ROOT = Path(__file__).parents[2]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from studies import dry_run
 
 
@@ -39,7 +40,7 @@ def test_null_takes_a_model_and_a_protocol_out(tmp_path):
 
 
 def test_a_new_model_is_one_entry(tmp_path):
-    resnet = {"label": "ResNet-50", "timm": "resnet50", "batch_size": 8}
+    resnet = {"label": "ResNet-50", "timm": "resnet50", "batch_size": 8, "network": {}}
     done = dry_run("--configfile", write(tmp_path, models={"classification": {"resnet50": resnet}}))
     assert jobs(done.stdout)["train_classification"] == 9 * 2
     assert f"{tmp_path}/results/grouped/classification/resnet50/seed0/weights.pth" in done.stdout
