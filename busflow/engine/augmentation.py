@@ -33,16 +33,18 @@ class UltrasoundAugmentation(nn.Module):
     Args:
         seed: of the run.
         samples: size of the training set.
+        strength: share in [0, 1] of the full ranges; mirroring is a matter of chance at any strength.
     """
 
-    def __init__(self, seed: int, samples: int):
+    def __init__(self, seed: int, samples: int, strength: float = 1.0):
         super().__init__()
-        self.seed, self.samples = seed, samples
+        self.seed, self.samples, self.strength = seed, samples, strength
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the random numbers of all samples for this epoch."""
         draws = np.random.default_rng([self.seed, epoch]).uniform(-1, 1, (self.samples, DRAWS))
+        draws[:, 1:] *= self.strength  # all but the mirror
         self.draws = torch.from_numpy(draws.astype(np.float32))
 
     def forward(self, images: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:

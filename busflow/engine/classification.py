@@ -77,7 +77,7 @@ def train(
     )
     model = Classifier(
         network,
-        UltrasoundAugmentation(seed, len(samples["train"])),
+        UltrasoundAugmentation(seed, len(samples["train"]), settings["augmentation"]),
         settings["label_smoothing"],
         torch.from_numpy(counts) if settings["balance_classes"] else None,
     )

@@ -67,6 +67,13 @@ def test_epochs_and_seeds_augment_differently(images):
     assert torch.equal(before, first(images, torch.arange(6)))
 
 
+def test_at_no_strength_images_are_mirrored_or_left(images):
+    augmented = UltrasoundAugmentation(0, 6, strength=0)(images, torch.arange(6))
+    for before, after in zip(images, augmented, strict=True):
+        assert torch.allclose(after, before, atol=1e-5) or torch.allclose(after, before.flip(2), atol=1e-5)
+    assert not torch.allclose(augmented, images, atol=1e-5)
+
+
 def test_every_draw_is_used(images):
     """Changing any one of an image's random numbers changes that image."""
     augmentation = UltrasoundAugmentation(0, 6)
