@@ -143,7 +143,7 @@ def test_a_missing_array_is_named(packed):
 def test_the_script_packs(index, packed, tmp_path, monkeypatch):
     index.to_csv(tmp_path / "images.csv", index=False)
     out = tmp_path / "script.npy", tmp_path / "script.csv"
-    arguments = ["--task", "classification", "--settings", '{"size": 32}', "--threads", "1"]
+    arguments = ["--settings", '{"size": 32}', "--threads", "1"]
     arguments += ["--images", str(tmp_path / "images.csv")]
     arguments += ["--output-images", str(out[0]), "--output-index", str(out[1])]
     monkeypatch.setattr("sys.argv", ["pack.py", *arguments])

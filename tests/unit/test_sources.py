@@ -351,7 +351,6 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
         "bytes": len(GOOD),
         "url": settings["urls"][0],
         "licence": "CC0",
-        "homepage": None,
         "citation": "Somebody, 2020",
     }
     receipt.unlink()  # as Snakemake does before it runs the rule again

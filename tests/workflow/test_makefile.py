@@ -1,5 +1,6 @@
 """make says in one line what is missing before it sets anything up."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,12 +20,15 @@ def checkout(tmp_path) -> Path:
 
 
 def make(checkout: Path, *arguments: str) -> tuple[int, list[str]]:
+    # These tests may themselves run under make, which passes its state on to a make below it.
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "DATA"}
     done = subprocess.run(
-        ["make", "--no-print-directory", *arguments],
+        ["make", *arguments],
         cwd=checkout,
         capture_output=True,
         text=True,
         check=False,
+        env={name: value for name, value in os.environ.items() if name not in outer},
     )
     lines = (done.stdout + done.stderr).splitlines()
     return done.returncode, [line for line in lines if not line.startswith("make: ***")]
