@@ -5,19 +5,29 @@ from pathlib import Path
 
 from busflow.cli import run
 from busflow.files import write_json
-from busflow.metrics import classification
+from busflow.metrics import classification, detection
 
-EVALUATE = {"classification": classification.evaluate}
+# task: (function, its input files in order)
+TASKS = {
+    "classification": (classification.evaluate, ["predictions", "split"]),
+    "detection": (detection.evaluate, ["predictions", "split", "annotations", "images"]),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", required=True, choices=EVALUATE)
+    parser.add_argument("--task", required=True, choices=TASKS)
     parser.add_argument("--predictions", required=True, type=Path)
     parser.add_argument("--split", required=True, type=Path)
+    parser.add_argument("--annotations", type=Path, help="the index's boxes (detection)")
+    parser.add_argument("--images", type=Path, help="the index's images (detection)")
     parser.add_argument("--output", required=True, type=Path, help="metrics.json")
     arguments = parser.parse_args()
-    write_json(arguments.output, EVALUATE[arguments.task](arguments.predictions, arguments.split))
+    evaluate, inputs = TASKS[arguments.task]
+    missing = [f"--{name}" for name in inputs if getattr(arguments, name) is None]
+    if missing:
+        parser.error(f"task {arguments.task} needs {', '.join(missing)}")
+    write_json(arguments.output, evaluate(*(getattr(arguments, name) for name in inputs)))
 
 
 if __name__ == "__main__":

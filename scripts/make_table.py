@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from busflow.cli import run, settings
-from busflow.report import tables, tables_classification, tables_data
+from busflow.report import tables, tables_classification, tables_data, tables_detection
 
 
 def main() -> None:
@@ -30,6 +30,9 @@ def main() -> None:
     command("table5", tables_classification.table5, facts="one")
     command("classification", tables_classification.classification, predictions="many", splits="many")
     command("classification_per_class", tables_classification.classification_per_class, metrics="many")
+    command("table6", tables_detection.table6, metrics="many")
+    command("table6_aitod", tables_detection.table6_aitod, metrics="many")
+    command("detection", tables_detection.detection, metrics="many")
     arguments = parser.parse_args()
     files = [getattr(arguments, name) for name in arguments.inputs]
     table = arguments.make(*files, arguments.settings)

@@ -4,28 +4,42 @@ import argparse
 from pathlib import Path
 
 from busflow.cli import run, settings
-from busflow.report import figures_classification, figures_data, figures_timing, style
+from busflow.report import (
+    figures_boxes,
+    figures_classification,
+    figures_data,
+    figures_detection,
+    figures_timing,
+    style,
+)
 
-# figure: (function, its input option, whether that takes many files)
+PREDICTED_BOXES = {"predictions": "many", "split": "one", "annotations": "one", "images": "one"}
+# figure: (function, its inputs: one file or many)
 FIGURES = {
-    "fig2": (figures_data.fig2, "images", False),
-    "leakage": (figures_data.leakage, "leakage", True),
-    "fig3": (figures_classification.fig3, "metrics", True),
-    "curves": (figures_classification.curves, "history", True),
-    "roc": (figures_classification.roc, "predictions", True),
-    "summary": (figures_classification.summary, "table", False),
-    "timing": (figures_timing.timing, "timing", True),
+    "fig2": (figures_data.fig2, {"images": "one"}),
+    "leakage": (figures_data.leakage, {"leakage": "many"}),
+    "fig3": (figures_classification.fig3, {"metrics": "many"}),
+    "curves": (figures_classification.curves, {"history": "many"}),
+    "roc": (figures_classification.roc, {"predictions": "many"}),
+    "summary": (figures_classification.summary, {"table": "one"}),
+    "timing": (figures_timing.timing, {"timing": "many"}),
+    "fig4": (figures_boxes.predicted_boxes, PREDICTED_BOXES),
+    "fig5": (figures_boxes.predicted_boxes, PREDICTED_BOXES),
+    "fig6": (figures_detection.fig6, {"timing": "many"}),
+    "pr_curves": (figures_detection.pr_curves, {"metrics": "many"}),
+    "froc": (figures_detection.froc, {"metrics": "many"}),
+    "lesion_size": (figures_detection.lesion_size, {"metrics": "many"}),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="figure", required=True)
-    for name, (draw, option, many) in FIGURES.items():
+    for name, (draw, inputs) in FIGURES.items():
         command = commands.add_parser(name, help=draw.__doc__.splitlines()[0])
-        command.add_argument(
-            f"--{option}", dest="input", required=True, type=Path, nargs="+" if many else None
-        )
+        for option, number in inputs.items():
+            nargs = "+" if number == "many" else None
+            command.add_argument(f"--{option}", required=True, type=Path, nargs=nargs)
         command.add_argument(
             "--settings",
             required=True,
@@ -36,7 +50,8 @@ def main() -> None:
         command.add_argument("--png", required=True, type=Path)
     arguments = parser.parse_args()
     style.theme()
-    figure = FIGURES[arguments.figure][0](arguments.input, arguments.settings)
+    draw, inputs = FIGURES[arguments.figure]
+    figure = draw(*(getattr(arguments, option) for option in inputs), arguments.settings)
     style.save(figure, [arguments.svg, arguments.png], arguments.settings["study"]["notice"])
 
 
