@@ -69,6 +69,8 @@ def train(
         load_from=str(state) if state.exists() else None,
         resume=state.exists(),
         randomness={"seed": seed, "deterministic": not torch.cuda.is_available()},
+        # SnapshotHook keeps the history; mmengine's own goes into a folder named by the second.
+        visualizer={"type": "Visualizer", "vis_backends": []},
         cfg={"compile": settings["compile"]},
         experiment_name=folder.as_posix().replace("/", "_"),
     )
