@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--split", required=True, type=Path)
     parser.add_argument("--packed-images", required=True, type=Path)
     parser.add_argument("--packed-index", required=True, type=Path)
-    parser.add_argument("--pretrained", type=Path, nargs="?", help="pretrained weights; none: from scratch")
+    parser.add_argument("--pretrained", type=Path, help="pretrained weights; none: from scratch")
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
     parser.add_argument("--threads", required=True, type=int)
