@@ -17,17 +17,21 @@ from busflow.files import atomic, write_csv
 logger = logging.getLogger(__name__)
 
 
+def placement(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Where ``letterbox`` puts an image of ``width`` × ``height``: left, top, width and height in pixels."""
+    scale = size / max(width, height)
+    width, height = (max(1, round(side * scale)) for side in (width, height))
+    return (size - width) // 2, (size - height) // 2, width, height
+
+
 def letterbox(grey: np.ndarray, size: int) -> np.ndarray:
     """Resize so that the longest side is ``size`` and centre on zeros; uint8 [H, W] → [size, size].
 
     Proportions are kept, because a lesion taller than wide is a sign of malignancy.
     """
-    scale = size / max(grey.shape)
-    height, width = (max(1, round(side * scale)) for side in grey.shape)
-    resized = cv2.resize(
-        grey, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    )
-    top, left = (size - height) // 2, (size - width) // 2
+    left, top, width, height = placement(grey.shape[1], grey.shape[0], size)
+    shrinks = size < max(grey.shape)
+    resized = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     packed = np.zeros((size, size), np.uint8)
     packed[top : top + height, left : left + width] = resized
     return packed

@@ -10,7 +10,6 @@ import torch
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 from sklearn.metrics import accuracy_score, f1_score
-from timm.optim import param_groups_weight_decay
 
 from busflow.data.packing import PackedImages
 from busflow.engine import timing, training
@@ -82,6 +81,7 @@ def train(
         torch.from_numpy(counts) if settings["balance_classes"] else None,
     )
     batch, micro = settings["batch_size"], settings["micro_batch"]
+    learning_rate = training.learning_rate(settings)
     history = training.train(
         model,
         loaders=(
@@ -91,7 +91,9 @@ def train(
         validation=ClassificationValidation(),
         select_by=SELECT_BY,
         settings=settings,
-        parameters=param_groups_weight_decay(network, settings["weight_decay"]),
+        optimizer=torch.optim.AdamW(
+            training.parameter_groups(network, learning_rate, settings["weight_decay"]), lr=learning_rate
+        ),
         accumulation=accumulation_steps(batch, micro),
         seed=seed,
         folder=folder,

@@ -1,5 +1,6 @@
 """Hooks that make a training reproducible, recorded and resumable."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from busflow.engine.checkpoints import save_weights
+from busflow.errors import BusflowError
 from busflow.files import atomic, write_json
 
 STATE, BEST = "state.pth", "best.pth"
@@ -38,7 +40,8 @@ class SnapshotHook(Hook):
 
     Args:
         folder: of the run; holds ``state.pth`` and ``best.pth``.
-        metric: key of the validation metrics; greater is better, the first of equals stays.
+        metric: key of the validation metrics; greater is better, the first of equals stays. As long
+            as it is zero, though, the latest weights are the best: a detector takes a while to find anything.
     """
 
     priority = "VERY_LOW"
@@ -59,18 +62,25 @@ class SnapshotHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         self.losses.append(outputs["loss"].detach())
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        self.loss = torch.stack(self.losses).mean().item()
+        if not math.isfinite(self.loss):
+            raise BusflowError(
+                f"the loss is {self.loss} in epoch {runner.epoch + 1}; lower learning_rate and train again"
+            )
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         hub = runner.message_hub
         row = {
             "epoch": runner.epoch,
             "step": runner.iter,
             "seconds": round(time.monotonic() - self.started, 3),
-            "learning_rate": runner.optim_wrapper.get_lr()["lr"][0],
-            "train_loss": torch.stack(self.losses).mean().item(),
+            "learning_rate": max(runner.optim_wrapper.get_lr()["lr"]),
+            "train_loss": self.loss,
             **{f"val_{key}": value for key, value in metrics.items()},
         }
         hub.update_info("history", [*hub.get_info("history"), row], resumed=True)
-        if metrics[self.metric] > hub.get_info("best_score"):
+        if metrics[self.metric] > hub.get_info("best_score") or hub.get_info("best_score") <= 0:
             hub.update_info("best_score", metrics[self.metric], resumed=True)
             # Before the state: a run killed in between repeats the epoch and finds the same best.
             save_weights(self.folder / BEST, _unwrapped(runner).network, {"epoch": runner.epoch})

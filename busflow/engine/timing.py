@@ -47,20 +47,25 @@ def measure(
         ``{"warmup", "latency": {"batch": 1, "n", "mean_ms", "p50_ms", "p95_ms", "p99_ms"},
         "throughput": {"batch", "n", "images_per_s"}}``; the throughput is that of the median batch.
     """
-    single = 1e3 * seconds(lambda: predict(1), device, warmup, iterations)
+    single = seconds(lambda: predict(1), device, warmup, iterations)
     many = seconds(lambda: predict(batch), device, max(1, warmup // 4), max(3, iterations // 4))
-    p50, p95, p99 = np.percentile(single, [50, 95, 99])
     return {
         "warmup": warmup,
-        "latency": {
-            "batch": 1,
-            "n": iterations,
-            "mean_ms": float(single.mean()),
-            "p50_ms": float(p50),
-            "p95_ms": float(p95),
-            "p99_ms": float(p99),
-        },
+        "latency": latency(single),
         "throughput": {"batch": batch, "n": len(many), "images_per_s": float(batch / np.median(many))},
+    }
+
+
+def latency(single: np.ndarray) -> dict:
+    """Mean and percentiles of the seconds [n] that single images took."""
+    p50, p95, p99 = np.percentile(1e3 * single, [50, 95, 99])
+    return {
+        "batch": 1,
+        "n": len(single),
+        "mean_ms": float(1e3 * single.mean()),
+        "p50_ms": float(p50),
+        "p95_ms": float(p95),
+        "p99_ms": float(p99),
     }
 
 

@@ -1,6 +1,6 @@
 """One mmengine Runner for every task."""
 
-import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,23 +19,23 @@ def train(
     validation: BaseMetric,
     select_by: str,
     settings: dict,
-    parameters: list[dict],
+    optimizer: torch.optim.Optimizer,
     accumulation: int,
     seed: int,
     folder: Path,
 ) -> list[dict]:
     """Train to the last epoch, resuming from ``folder`` if a run was interrupted there.
 
-    AdamW, linear warm-up, cosine decay to zero; the learning rate is given for
-    ``settings["reference_batch"]`` images and follows the square root of the effective batch size
-    (Malladi et al., NeurIPS 2022). Mixed precision on a GPU when ``settings["amp"]``.
+    Linear warm-up, then cosine decay to zero or, at ``settings["milestones"]`` (epochs), to a tenth each
+    time. Mixed precision on a GPU when ``settings["amp"]``. Gradients are scaled down to the norm
+    ``settings["clip_grad"]`` if there is one.
 
     Args:
         model: takes the loaders' batches.
         loaders: training and validation.
         validation: metric whose ``select_by`` value picks the best epoch (greater is better).
-        settings: keys epochs, batch_size, learning_rate, reference_batch, warmup_epochs, amp, compile.
-        parameters: groups for the optimiser, with their weight decay.
+        settings: keys epochs, warmup_epochs, amp, compile; milestones and clip_grad if wanted.
+        optimizer: of the model's parameters, with the peak learning rate.
         accumulation: training batches per step of the optimiser.
         seed: of everything random.
         folder: of the run; afterwards it holds ``best.pth``.
@@ -44,9 +44,6 @@ def train(
         The history: one row per epoch.
     """
     training, evaluation = loaders
-    learning_rate = settings["learning_rate"] * math.sqrt(
-        settings["batch_size"] / settings["reference_batch"]
-    )
     wrapper = AmpOptimWrapper if settings["amp"] and torch.cuda.is_available() else OptimWrapper
     state = folder / STATE
     runner = Runner(
@@ -58,7 +55,7 @@ def train(
         val_cfg={},
         val_evaluator=Evaluator(validation),
         optim_wrapper=wrapper(
-            optimizer=torch.optim.AdamW(parameters, lr=learning_rate), accumulative_counts=accumulation
+            optimizer=optimizer, accumulative_counts=accumulation, clip_grad=_clip(settings.get("clip_grad"))
         ),
         param_scheduler=_schedule(settings, len(training)),
         default_hooks={
@@ -78,10 +75,53 @@ def train(
     return runner.message_hub.get_info("history")
 
 
+def learning_rate(settings: dict, power: float = 0.5) -> float:
+    """The learning rate, given for ``reference_batch`` images, at ``batch_size`` images.
+
+    Args:
+        settings: keys learning_rate, batch_size, reference_batch.
+        power: of the ratio of the two; 0.5 for Adam (Malladi et al., NeurIPS 2022), 1 for SGD (Goyal et
+            al., 2017).
+    """
+    return settings["learning_rate"] * (settings["batch_size"] / settings["reference_batch"]) ** power
+
+
+def parameter_groups(
+    network: torch.nn.Module,
+    rate: float,
+    weight_decay: float,
+    scale: Callable[[str], float] = lambda name: 1.0,
+) -> list[dict]:
+    """Trainable parameters by learning rate and weight decay.
+
+    Biases, normalisation and tables of relative positions are not decayed.
+
+    Args:
+        network: its parameters' names are what ``scale`` sees.
+        rate: learning rate where the scale is 1.
+        weight_decay: of the weights.
+        scale: factor on the learning rate of the parameter of this name.
+    """
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            decayed = parameter.ndim > 1 and not name.endswith("relative_position_bias_table")
+            groups.setdefault((rate * scale(name), weight_decay * decayed), []).append(parameter)
+    return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+
+
+def _clip(norm: float | None) -> dict | None:
+    return {"max_norm": norm} if norm else None
+
+
 def _schedule(settings: dict, steps_per_epoch: int) -> list[dict]:
-    """Linear warm-up, then cosine to zero, counted in steps."""
+    """Linear warm-up, then cosine to zero or steps to a tenth, counted in training batches."""
     total = settings["epochs"] * steps_per_epoch
     warmup = min(round(settings["warmup_epochs"] * steps_per_epoch), total - 1)
-    cosine = {"type": "CosineAnnealingLR", "by_epoch": False, "T_max": total - warmup, "begin": warmup}
     linear = {"type": "LinearLR", "by_epoch": False, "start_factor": 0.01, "begin": 0, "end": warmup}
-    return [linear, cosine] if warmup else [cosine]
+    if settings.get("milestones"):
+        steps = [epoch * steps_per_epoch for epoch in settings["milestones"]]
+        decay = {"type": "MultiStepLR", "by_epoch": False, "milestones": steps}
+    else:
+        decay = {"type": "CosineAnnealingLR", "by_epoch": False, "T_max": total - warmup, "begin": warmup}
+    return [linear, decay] if warmup else [decay]

@@ -1,0 +1,118 @@
+"""Boxes in packed images: datasets of them, and augmentation that moves image and boxes together."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from busflow.data.packing import placement
+from busflow.data.views import CATEGORIES
+from busflow.engine.augmentation import SCALE, SHIFT, UltrasoundAugmentation, amplify, move
+
+
+class DetectionDataset(Dataset):
+    """A view's images in a packed array, with their boxes.
+
+    Args:
+        view: in the COCO schema (``busflow.data.views``).
+        images: uint8 array [N, S, S], usually a memory map.
+        rows: int array [n], the row of ``images`` for each image of the view.
+
+    Indexing with a list yields ``{"images": uint8 [B, 1, S, S], "boxes": B times float [K, 4],
+    "labels": B times int64 [K], "samples": int64 [B]}``. Boxes are left, top, right, bottom in pixels of the
+    packed image; ``samples`` are the positions in this dataset.
+    """
+
+    metainfo: ClassVar[dict] = {}  # mmengine warns about a dataset without it
+
+    def __init__(self, view: dict, images: np.ndarray, rows: np.ndarray):
+        self.view, self.images, self.rows = view, images, np.asarray(rows)
+        sizes = np.array([(image["width"], image["height"]) for image in view["images"]])
+        placed = np.array([placement(int(w), int(h), images.shape[1]) for w, h in sizes])
+        self.sizes, self.offsets, self.scales = sizes, placed[:, :2], placed[:, 2:] / sizes
+        position = {image["id"]: k for k, image in enumerate(view["images"])}
+        self.boxes: list[list] = [[] for _ in sizes]
+        self.labels: list[list] = [[] for _ in sizes]
+        for annotation in view["annotations"]:
+            k = position[annotation["image_id"]]
+            corner, size = np.split(np.array(annotation["bbox"]), 2)
+            ends = np.stack([corner, corner + size]) * self.scales[k] + self.offsets[k]
+            self.boxes[k].append(ends.ravel())
+            self.labels[k].append(annotation["category_id"] - 1)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+        samples = np.asarray(indices)
+        return {
+            "images": torch.from_numpy(self.images[self.rows[samples]]).unsqueeze(1),
+            "boxes": [
+                torch.tensor(np.array(self.boxes[k]), dtype=torch.float).reshape(-1, 4) for k in indices
+            ],
+            "labels": [torch.tensor(self.labels[k], dtype=torch.long) for k in indices],
+            "samples": torch.from_numpy(samples),
+        }
+
+    def results(self, sample: int, detections: dict[str, torch.Tensor]) -> list[dict]:
+        """One image's detections in pixels of the original image, cut at its border.
+
+        Returns:
+            Of each box ``{"image_id", "label", "bbox": [x, y, w, h], "score"}``, the label by name.
+        """
+        ends = detections["boxes"].double().cpu().numpy().reshape(-1, 2, 2)
+        ends = ((ends - self.offsets[sample]) / self.scales[sample]).clip(0, self.sizes[sample])
+        boxes = np.concatenate([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1).round(3)
+        image_id = self.view["images"][sample]["file_name"]
+        return [
+            {"image_id": image_id, "label": CATEGORIES[label], "bbox": box, "score": round(score, 9)}
+            for box, label, score in zip(
+                boxes.tolist(), detections["labels"].tolist(), detections["scores"].tolist(), strict=True
+            )
+        ]
+
+
+class BoxAugmentation(UltrasoundAugmentation):
+    """Randomly mirrored, scaled, shifted and re-amplified images, with their boxes.
+
+    Images are not turned: the box around a turned lesion is not known from the box around the lesion.
+    """
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        boxes: list[torch.Tensor],
+        labels: list[torch.Tensor],
+        samples: torch.Tensor,
+    ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+        """Augment a batch; boxes are cut at the border and left out when nothing of them is inside."""
+        draws = self.draws.to(images.device)[samples]
+        draws[:, 1] = 0
+        images = amplify(move(images, draws[:, :5]), draws[:, 5:])
+        moved = [move_boxes(b, draw, images.shape[-1]) for b, draw in zip(boxes, draws, strict=True)]
+        visible = [(b[:, 2:] - b[:, :2] >= 1).all(dim=1) for b in moved]
+        return (
+            images,
+            [b[seen] for b, seen in zip(moved, visible, strict=True)],
+            [k[seen] for k, seen in zip(labels, visible, strict=True)],
+        )
+
+
+def move_boxes(boxes: torch.Tensor, draw: torch.Tensor, side: int) -> torch.Tensor:
+    """Boxes [K, 4] of one image, moved as ``move`` moves the image by this draw, if it does not turn it.
+
+    Args:
+        boxes: left, top, right, bottom in pixels.
+        draw: random numbers of the image, in [-1, 1].
+        side: of the image in pixels; the boxes are cut there.
+    """
+    mirror, _, zoom, right, down = draw[:5]
+    # ``move`` says where each pixel comes from, in coordinates from -1 to 1; this is the inverse.
+    ends = boxes.reshape(-1, 2, 2) / side * 2 - 1
+    ends = (ends - 2 * SHIFT * torch.stack([right, down])) / torch.exp(zoom * SCALE)
+    ends = ((ends + 1) / 2 * side).clamp(0, side)
+    left, top, right, bottom = ends.reshape(-1, 4).unbind(1)
+    if mirror < 0:
+        left, right = side - right, side - left
+    return torch.stack([left, top, right, bottom], dim=1)

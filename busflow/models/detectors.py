@@ -1,0 +1,217 @@
+"""The study's detectors: mmdet's own configurations, changed where the registry says so."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+
+from busflow.data.views import CATEGORIES
+from busflow.engine.augmentation import to_float, to_network
+from busflow.errors import BusflowError
+from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
+from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+
+SWINS = {
+    "swin_base": {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
+}
+NECKS = {
+    "fpn": "mmdet::_base_/models/cascade-rcnn_r50_fpn.py",
+    "rfp": "mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py",
+}
+
+# Parameters of a backbone, which an RFP has more than one of, and of its stem and stages.
+BACKBONE = re.compile(r"(backbone|neck\.rfp_modules\.\d+)\.")
+STAGE = re.compile(BACKBONE.pattern + r"(network\.)?(stem|patch_embed|stages[._](?P<stage>\d))")
+STAGES = 4
+
+
+class DetectorInput(BaseDataPreprocessor):
+    """Move a batch to the device; augment it in training; normalise it; wrap the boxes for mmdet.
+
+    Args:
+        augmentation: maps images, boxes, labels and sample positions of a batch to new images, boxes, labels.
+    """
+
+    def __init__(self, augmentation: Callable | None = None):
+        super().__init__(non_blocking=True)
+        self.augmentation = augmentation
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        images, boxes, labels = to_float(data["images"]), data["boxes"], data["labels"]
+        if training and self.augmentation is not None:
+            images, boxes, labels = self.augmentation(images, boxes, labels, data["samples"])
+        shape = tuple(images.shape[-2:])
+        meta = dict.fromkeys(("ori_shape", "img_shape", "pad_shape", "batch_input_shape"), shape)
+        samples = [
+            DetDataSample(
+                metainfo={**meta, "scale_factor": (1.0, 1.0)}, gt_instances=InstanceData(bboxes=b, labels=k)
+            )
+            for b, k in zip(boxes, labels, strict=True)
+        ]
+        return {"inputs": to_network(images, IMAGENET_MEAN, IMAGENET_STD), "data_samples": samples}
+
+
+class Detector(BaseModel):
+    """Training and prediction around one of mmdet's detectors.
+
+    Args:
+        network: an mmdet detector.
+        augmentation: of training batches (see ``DetectorInput``).
+    """
+
+    def __init__(self, network: BaseModel, augmentation: Callable | None = None):
+        super().__init__(data_preprocessor=DetectorInput(augmentation))
+        self.network = network
+
+    def forward(
+        self, inputs: torch.Tensor, data_samples: list[DetDataSample], mode: str = "predict"
+    ) -> dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]:
+        """The network's losses ("loss"), or each image's detections ("predict").
+
+        Detections are ``boxes`` [D, 4] as left, top, right, bottom in input pixels, ``scores`` [D] in [0, 1]
+        and ``labels`` [D], positions in ``CATEGORIES``.
+        """
+        found = self.network(inputs, data_samples, mode)
+        if mode == "loss":
+            return found
+        return [
+            {"boxes": each.bboxes, "scores": each.scores, "labels": each.labels}
+            for each in (sample.pred_instances for sample in found)
+        ]
+
+
+def detector_config(settings: dict, pretrained: Path | None = None) -> ConfigDict:
+    """mmdet's configuration of a registry entry's detector.
+
+    Args:
+        settings: ``detector`` (cascade_rcnn or detr) and, for a Cascade R-CNN, ``backbone`` (swin_base, or
+            one for ``TimmFeatures``), ``drop_path``, ``neck`` (fpn or rfp), ``assigner`` (max_iou or
+            rfla), ``roi_samples``, ``train_proposals``, ``test_proposals``, and ``anchor_scale`` (max_iou)
+            or ``prior_sides`` (rfla, see ``prior_sides``).
+        pretrained: the backbone's weights, loaded when the network is initialised; None: from scratch.
+
+    Raises:
+        BusflowError: there is no such backbone, or it does not go with the neck.
+    """
+    config = {"cascade_rcnn": _cascade_rcnn, "detr": _detr}[settings["detector"]](settings, pretrained)
+    config.data_preprocessor = None  # Detector has its own
+    return config
+
+
+def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
+    """The mmdet detector of ``detector_config``, its weights not yet initialised."""
+    # Another scope may be left over from a Runner of this process.
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.build(detector_config(settings, pretrained))
+
+
+def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
+    """Sides in pixels of RFLA's priors on the levels P2 to P6: the effective receptive fields.
+
+    Args:
+        settings: those of ``detector_config``, ``image_size``, and ``receptive_fields``: resnet50, half of a
+            ResNet-50's theoretical fields as RFLA has it, or measured, on the network itself.
+        pretrained: the backbone's weights.
+    """
+    sides = [field / 2 for field in rfla.resnet50_receptive_fields()[:5]]
+    if settings["receptive_fields"] == "resnet50":
+        return sides
+    network = build_network({**settings, "prior_sides": sides}, pretrained)
+    network.init_weights()
+    return rfla.effective_receptive_fields(network.eval().extract_feat, (settings["image_size"],) * 2)
+
+
+def learning_rate_scale(name: str, backbone: float, layer_decay: float) -> float:
+    """Factor on the learning rate of a network's parameter.
+
+    Args:
+        name: of the parameter.
+        backbone: factor for all of the backbone.
+        layer_decay: further factor for each of its stages, from the last to the one that the parameter
+            is in (Bao et al., BEiT, ICLR 2022, by stages as in ConvNeXt's detectors); the stem counts as one.
+    """
+    if not BACKBONE.match(name):
+        return 1.0
+    place = STAGE.match(name)
+    stages = 0 if place is None else STAGES - int(place["stage"] or -1)
+    return backbone * layer_decay**stages
+
+
+def _cascade_rcnn(settings: dict, pretrained: Path | None) -> ConfigDict:
+    """Cascade R-CNN (Cai & Vasconcelos, CVPR 2018) with a feature pyramid."""
+    config = get_config(NECKS[settings["neck"]]).model
+    config.backbone, config.neck.in_channels = _backbone(settings, pretrained)
+    if settings["neck"] == "rfp":
+        if config.backbone.type != "SwinTransformer":
+            raise BusflowError(f"neck rfp takes the backbones {', '.join(SWINS)}, not {settings['backbone']}")
+        config.neck.rfp_backbone = {
+            **config.backbone,
+            "type": "RecursiveSwin",
+            "rfp_inplanes": config.neck.out_channels,
+        }
+        config.backbone.update(type="RecursiveSwin", output_img=True)
+    if settings["assigner"] == "rfla":
+        config.rpn_head.anchor_generator = rfla.receptive_field_priors(settings["prior_sides"])
+        config.train_cfg.rpn.assigner = {"type": "HierarchicalAssigner"}
+        config.train_cfg.rpn.allowed_border = -1  # priors over the border count
+    else:
+        config.rpn_head.anchor_generator.scales = [settings["anchor_scale"]]
+    _limit_proposals(config.train_cfg.rpn_proposal, settings["train_proposals"])
+    _limit_proposals(config.test_cfg.rpn, settings["test_proposals"])
+    for head, stage in zip(config.roi_head.bbox_head, config.train_cfg.rcnn, strict=True):
+        head.num_classes = len(CATEGORIES)
+        stage.sampler.num = settings["roi_samples"]
+    return config
+
+
+def _limit_proposals(stage: ConfigDict, number: int) -> None:
+    stage.update(nms_pre=number, max_per_img=number)
+
+
+def _backbone(settings: dict, pretrained: Path | None) -> tuple[ConfigDict, list[int]]:
+    """A backbone's config and its channels."""
+    name, drop_path = settings["backbone"], settings["drop_path"]
+    if name in SWINS:
+        swin = SWINS[name]
+        # The weights are the authors'; convert_weights renames them.
+        config = ConfigDict(
+            type="SwinTransformer",
+            drop_path_rate=drop_path,
+            convert_weights=True,
+            init_cfg=_initial(pretrained),
+            **swin,
+        )
+        return config, [swin["embed_dims"] * 2**i for i in range(len(swin["depths"]))]
+    if not timm.is_model(name):
+        raise BusflowError(f"there is no backbone {name}: it is none of {', '.join(SWINS)} and timm has none")
+    with torch.device("meta"):
+        channels = backbones.TimmFeatures(name).channels
+    weights = str(pretrained) if pretrained else None
+    return ConfigDict(type="TimmFeatures", name=name, drop_path=drop_path, weights=weights), channels
+
+
+def _detr(settings: dict, pretrained: Path | None) -> ConfigDict:
+    """DETR with ResNet-50 as published (Carion et al., ECCV 2020)."""
+    config = get_config("mmdet::detr/detr_r50_8xb2-150e_coco.py").model
+    config.bbox_head.num_classes = len(CATEGORIES)
+    config.backbone.init_cfg = _initial(pretrained)
+    if pretrained is None:
+        # Frozen layers and statistics only make sense where there is something to keep.
+        config.backbone.update(
+            frozen_stages=-1, norm_eval=False, norm_cfg={"type": "BN", "requires_grad": True}
+        )
+    return config
+
+
+def _initial(pretrained: Path | None) -> dict | None:
+    return {"type": "Pretrained", "checkpoint": str(pretrained)} if pretrained else None
