@@ -20,10 +20,11 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from busflow.labels import LESIONS
 from busflow.files import write_csv, write_json
 from busflow.metrics import coco
 from busflow.metrics.detection import BINS, evaluate
-from busflow.metrics.detection_inputs import BOX, CATEGORIES, read_detections, read_truth
+from busflow.metrics.detection_inputs import BOX, read_detections, read_truth
 
 WIDTH, HEIGHT = 640, 480
 NEAR = 5  # of an image's boxes
@@ -33,7 +34,7 @@ def write_files(folder: Path, images: int, boxes: int) -> list[Path]:
     """A test split of videos of a hundred frames, and predictions for it."""
     rng = np.random.default_rng(0)
     ids = [f"lin/video{i // 100:03}/{i % 100:06}" for i in range(images)]
-    label = rng.choice(CATEGORIES, images)
+    label = rng.choice(LESIONS, images)
     group = [image_id.rpartition("/")[0] for image_id in ids]
     split = pd.DataFrame({"image_id": ids, "split": "test", "label": label, "group": group})
     size = rng.uniform(20, 240, (images, 2))
@@ -43,7 +44,7 @@ def write_files(folder: Path, images: int, boxes: int) -> list[Path]:
     far[:, :NEAR] = truth[:, None] + rng.normal(0, 12, (images, NEAR, 4))
     far[..., 2:] = np.maximum(far[..., 2:], 1)
     score = rng.random((images, boxes)) * np.r_[np.ones(NEAR), np.full(boxes - NEAR, 0.8)]
-    predicted = rng.choice(CATEGORIES, (images, boxes))
+    predicted = rng.choice(LESIONS, (images, boxes))
     write_csv(folder / "split.csv", split)
     write_csv(folder / "annotations.csv", annotations)
     write_csv(folder / "images.csv", split[["image_id"]].assign(path="", width=WIDTH, height=HEIGHT))
@@ -57,7 +58,7 @@ def write_files(folder: Path, images: int, boxes: int) -> list[Path]:
 
 def by_pycocotools(truth: pd.DataFrame, detections: pd.DataFrame) -> np.ndarray:
     """Its twelve statistics."""
-    category = {name: k for k, name in enumerate(CATEGORIES, start=1)}
+    category = {name: k for k, name in enumerate(LESIONS, start=1)}
     annotations = truth[["area"]].assign(
         id=truth.index + 1,
         image_id=truth["image"],

@@ -9,9 +9,8 @@ import pandas as pd
 from busflow.data.splits import SPLITS
 from busflow.errors import BusflowError
 from busflow.files import write_json
-from busflow.labels import LABELS
+from busflow.labels import LESIONS
 
-CATEGORIES = LABELS[:2]  # COCO category ids 1 and 2
 
 
 def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFrame, output: Path) -> None:
@@ -54,8 +53,8 @@ def load_view(path: Path) -> dict:
     """
     try:
         view = json.loads(path.read_text(encoding="utf-8"))
-        if [category["name"] for category in view["categories"]] != list(CATEGORIES):
-            raise ValueError(f"its categories are not {', '.join(CATEGORIES)}")
+        if [category["name"] for category in view["categories"]] != list(LESIONS):
+            raise ValueError(f"its categories are not {', '.join(LESIONS)}")
         if not (view["images"] and view["annotations"]):
             raise ValueError("it has no images or no boxes")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -82,7 +81,7 @@ def _clipped(boxes: pd.DataFrame) -> pd.DataFrame:
     for problem, wrong in (
         ("is not a box", ~sound),
         ("is outside of its image", ~inside),
-        ("has a label that is no category", ~boxes["label"].isin(CATEGORIES)),
+        ("has a label that is no category", ~boxes["label"].isin(LESIONS)),
     ):
         for _, box in boxes[wrong].iterrows():
             numbers = ", ".join(f"{box[key]:g}" for key in ("x", "y", "w", "h"))
@@ -106,12 +105,12 @@ def _coco(images: pd.DataFrame, boxes: pd.DataFrame) -> dict:
             }
             for row in images.itertuples()
         ],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(CATEGORIES, start=1)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(LESIONS, start=1)],
         "annotations": [
             {
                 "id": number,
                 "image_id": ids[row.image_id],
-                "category_id": CATEGORIES.index(row.label) + 1,
+                "category_id": LESIONS.index(row.label) + 1,
                 "bbox": [float(v) for v in (row.left, row.top, row.right - row.left, row.bottom - row.top)],
                 "area": float((row.right - row.left) * (row.bottom - row.top)),
                 "iscrowd": 0,

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from busflow.labels import LESIONS
 from busflow.data.packing import placement
-from busflow.data.views import CATEGORIES
 from busflow.engine.augmentation import SCALE, SHIFT, UltrasoundAugmentation, amplify, move
 
 
@@ -66,7 +66,7 @@ class DetectionDataset(Dataset):
         boxes = np.concatenate([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1).round(3)
         image_id = self.view["images"][sample]["file_name"]
         return [
-            {"image_id": image_id, "label": CATEGORIES[label], "bbox": box, "score": round(score, 9)}
+            {"image_id": image_id, "label": LESIONS[label], "bbox": box, "score": round(score, 9)}
             for box, label, score in zip(
                 boxes.tolist(), detections["labels"].tolist(), detections["scores"].tolist(), strict=True
             )

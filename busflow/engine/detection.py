@@ -12,8 +12,9 @@ from faster_coco_eval import COCO, COCOeval_faster
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 
+from busflow.labels import LESIONS
 from busflow.data.packing import PackedImages
-from busflow.data.views import CATEGORIES, load_view
+from busflow.data.views import load_view
 from busflow.engine import timing, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
 from busflow.engine.checkpoints import load_weights, save_weights
@@ -56,7 +57,7 @@ def average_precision(view: dict, results: list[dict]) -> dict[str, float]:
         [
             {
                 "image_id": ids[result["image_id"]],
-                "category_id": CATEGORIES.index(result["label"]) + 1,
+                "category_id": LESIONS.index(result["label"]) + 1,
                 "bbox": result["bbox"],
                 "score": result["score"],
             }
@@ -109,7 +110,7 @@ def train(
     )
     best = load_weights(folder / BEST)
     network.load_state_dict(best["state_dict"])
-    meta = {"settings": settings, "categories": list(CATEGORIES), "epoch": best["meta"]["epoch"]}
+    meta = {"settings": settings, "categories": list(LESIONS), "epoch": best["meta"]["epoch"]}
     save_weights(output / "weights.pth", network, meta)
     write_csv(output / "history.csv", pd.DataFrame(history))
     device = torch.device(get_device())

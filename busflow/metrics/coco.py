@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from faster_coco_eval import COCO, COCOeval_faster
 
-from busflow.metrics.detection_inputs import BOX, CATEGORIES
+from busflow.labels import LESIONS
+from busflow.metrics.detection_inputs import BOX
 
 ALL = "all"
 UNBOUNDED = 1e10
@@ -66,7 +67,7 @@ class Evaluation(NamedTuple):
         thresholds = np.array([LOOSE_IOU, *IOUS])
         chosen = values[thresholds >= IOUS[0] if iou is None else np.isclose(thresholds, iou)]
         chosen = chosen[..., self.ranges.index(area), self.limits.index(min(limit, self.limits[-1]))]
-        chosen = chosen if label is None else chosen[..., CATEGORIES.index(label)]
+        chosen = chosen if label is None else chosen[..., LESIONS.index(label)]
         return chosen[chosen > -1]
 
 
@@ -129,7 +130,7 @@ def _coco(images: list[int], boxes: pd.DataFrame) -> COCO:
     columns = {
         "id": range(1, len(boxes) + 1),
         "image_id": (boxes["image"] + 1).tolist(),
-        "category_id": (boxes["label"].map(CATEGORIES.index) + 1).tolist(),
+        "category_id": (boxes["label"].map(LESIONS.index) + 1).tolist(),
         "bbox": boxes[BOX].to_numpy(float).tolist(),
     }
     if "score" in boxes:
@@ -137,7 +138,7 @@ def _coco(images: list[int], boxes: pd.DataFrame) -> COCO:
     return COCO(
         {
             "images": [{"id": image + 1} for image in images],
-            "categories": [{"id": k, "name": name} for k, name in enumerate(CATEGORIES, start=1)],
+            "categories": [{"id": k, "name": name} for k, name in enumerate(LESIONS, start=1)],
             "annotations": [
                 dict(zip(columns, values, strict=True), iscrowd=0)
                 for values in zip(*columns.values(), strict=True)

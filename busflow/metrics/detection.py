@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from busflow.labels import LESIONS
 from busflow.files import sha256
 from busflow.metrics import coco
-from busflow.metrics.detection_inputs import CATEGORIES, Truth, read_detections, read_truth
+from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
 from busflow.metrics.froc import froc
 from busflow.metrics.matching import Ranking, assign, average_precision, overlaps, rank
 from busflow.metrics.uncertainty import cluster_bootstrap
@@ -66,7 +67,7 @@ def evaluate(
         "n_groups": int(truth.images["group"].nunique()),
         "n_detections": len(detections),
         "split_sha256": sha256(split_path),
-        "labels": list(CATEGORIES),
+        "labels": list(LESIONS),
         "coco": {
             "ap": by_pixels.ap(),
             "ap50": by_pixels.ap(0.5),
@@ -81,7 +82,7 @@ def evaluate(
         },
         "bins": bins,
         "per_class": {
-            label: _of_class(label, truth, detections, by_pixels, rankings[label][0]) for label in CATEGORIES
+            label: _of_class(label, truth, detections, by_pixels, rankings[label][0]) for label in LESIONS
         },
         "intervals": intervals(rankings),
         "froc": froc(truth, detections),
@@ -102,7 +103,7 @@ def rank_classes(truth: Truth, detections: pd.DataFrame) -> dict[str, list[Ranki
     """The ranked predictions of each class, matched at each of COCO's IoUs; groups in sorted order."""
     group = np.unique(truth.images["group"], return_inverse=True)[1]
     result = {}
-    for label in CATEGORIES:
+    for label in LESIONS:
         shown = detections[detections["label"] == label].groupby("image").head(LIMITS["coco"])
         shown = shown.sort_values("score", ascending=False, kind="stable", ignore_index=True)
         lesions = truth.boxes[truth.boxes["label"] == label].reset_index(drop=True)
@@ -124,7 +125,7 @@ def intervals(rankings: dict[str, list[Ranking]]) -> dict[str, list[float] | Non
             by_iou = np.nansum(values, axis=0) / np.sum(~np.isnan(values), axis=0)
         return {"ap": by_iou.mean(axis=0), "ap50": by_iou[0], "ap75": by_iou[5]}
 
-    n_groups = len(rankings[CATEGORIES[0]][0].lesions)
+    n_groups = len(rankings[LESIONS[0]][0].lesions)
     found = cluster_bootstrap(np.eye(n_groups), statistics)
     return {name: None if ends is None or np.isnan(ends).any() else ends for name, ends in found.items()}
 
@@ -156,7 +157,7 @@ def _bin(
     limit: int,
     column: str = "area",
 ) -> dict:
-    parts = {label: boxes[boxes["label"] == label] for label in CATEGORIES}
+    parts = {label: boxes[boxes["label"] == label] for label in LESIONS}
     return {
         "from": float(bounds[0]),
         "to": None if bounds[1] == coco.UNBOUNDED else float(bounds[1]),

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from busflow.labels import LESIONS
 from busflow.errors import BusflowError
 from busflow.metrics.inputs import read_split, read_table
 
-CATEGORIES = ("benign", "malignant")
 BOX = ["x", "y", "w", "h"]
 
 
@@ -49,7 +49,7 @@ def read_truth(split_path: Path | str, annotations_path: Path | str, images_path
     fault = ~np.isfinite(values).all(axis=1) | (values[:, 2:] <= 0).any(axis=1)
     _refuse(boxes, fault, annotations_path, "a box without a positive size; build the index again")
     _refuse(
-        boxes, ~boxes["label"].isin(CATEGORIES), split_path, f"has boxes but is not {' or '.join(CATEGORIES)}"
+        boxes, ~boxes["label"].isin(LESIONS), split_path, f"has boxes but is not {' or '.join(LESIONS)}"
     )
     return Truth(images, _on_images(boxes, images))
 
@@ -82,7 +82,7 @@ def read_detections(path: Path | str, truth: Truth) -> pd.DataFrame:
     values = table[BOX].to_numpy()
     for fault, words in (
         (~table["image_id"].isin(truth.images["image_id"]), "not an image of the test split"),
-        (~table["label"].isin(CATEGORIES), f"a category is not {' or '.join(CATEGORIES)}"),
+        (~table["label"].isin(LESIONS), f"a category is not {' or '.join(LESIONS)}"),
         (~np.isfinite(values).all(axis=1), "a box is not four numbers"),
         ((values[:, 2:] < 0).any(axis=1), "a box has a negative size"),
         (~table["score"].between(0, 1), "a score is not in [0, 1]"),

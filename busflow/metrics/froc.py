@@ -8,7 +8,8 @@ mean is the competition performance metric (Niemeijer et al. 2011, IEEE Trans. M
 import numpy as np
 import pandas as pd
 
-from busflow.metrics.detection_inputs import CATEGORIES, Truth
+from busflow.labels import LESIONS
+from busflow.metrics.detection_inputs import Truth
 from busflow.metrics.matching import overlaps
 
 IOU = 0.5
@@ -68,7 +69,7 @@ def froc(truth: Truth, detections: pd.DataFrame) -> dict:
 def _block(found: pd.DataFrame, thresholds: np.ndarray) -> dict:
     """Sensitivities of lesions or videos: at the rates, their mean, at the fixed score, and by class."""
     sensitivity = _shares(found["found_at"], thresholds)
-    by_class = {label: found.loc[found["label"] == label, "found_at"] for label in CATEGORIES}
+    by_class = {label: found.loc[found["label"] == label, "found_at"] for label in LESIONS}
     return {
         "n": len(found),
         "sensitivity": sensitivity,

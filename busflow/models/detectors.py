@@ -14,7 +14,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from busflow.data.views import CATEGORIES
+from busflow.labels import LESIONS
 from busflow.engine.augmentation import to_float, to_network
 from busflow.errors import BusflowError
 from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
@@ -79,7 +79,7 @@ class Detector(BaseModel):
         """The network's losses ("loss"), or each image's detections ("predict").
 
         Detections are ``boxes`` [D, 4] as left, top, right, bottom in input pixels, ``scores`` [D] in [0, 1]
-        and ``labels`` [D], positions in ``CATEGORIES``.
+        and ``labels`` [D], positions in ``LESIONS``.
         """
         found = self.network(inputs, data_samples, mode)
         if mode == "loss":
@@ -169,7 +169,7 @@ def _cascade_rcnn(settings: dict, pretrained: Path | None) -> ConfigDict:
     _limit_proposals(config.train_cfg.rpn_proposal, settings["train_proposals"])
     _limit_proposals(config.test_cfg.rpn, settings["test_proposals"])
     for head, stage in zip(config.roi_head.bbox_head, config.train_cfg.rcnn, strict=True):
-        head.num_classes = len(CATEGORIES)
+        head.num_classes = len(LESIONS)
         stage.sampler.num = settings["roi_samples"]
     return config
 
@@ -203,7 +203,7 @@ def _backbone(settings: dict, pretrained: Path | None) -> tuple[ConfigDict, list
 def _detr(settings: dict, pretrained: Path | None) -> ConfigDict:
     """DETR with ResNet-50 as published (Carion et al., ECCV 2020)."""
     config = get_config("mmdet::detr/detr_r50_8xb2-150e_coco.py").model
-    config.bbox_head.num_classes = len(CATEGORIES)
+    config.bbox_head.num_classes = len(LESIONS)
     config.backbone.init_cfg = _initial(pretrained)
     if pretrained is None:
         # Frozen layers and statistics only make sense where there is something to keep.

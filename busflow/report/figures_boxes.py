@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from busflow.labels import LESIONS
 from busflow.errors import BusflowError
-from busflow.metrics.detection_inputs import BOX, CATEGORIES, Truth, read_detections, read_truth
+from busflow.metrics.detection_inputs import BOX, Truth, read_detections, read_truth
 from busflow.metrics.froc import SCORE
 from busflow.report.style import CLASS_COLOURS, MUTED
 from busflow.report.units import units
@@ -35,7 +36,7 @@ def predicted_boxes(
     found = units(prediction_paths, settings)
     first = {unit.model: unit for unit in reversed(found)}
     models = list(dict.fromkeys(unit.model for unit in found))
-    rows = {label: _example(truth, label, settings) for label in CATEGORIES}
+    rows = {label: _example(truth, label, settings) for label in LESIONS}
     rows = {label: row for label, row in rows.items() if row is not None}
     size = _size(truth.images.loc[list(rows.values())], len(models))
     figure, axes = plt.subplots(len(rows), len(models), figsize=size, squeeze=False)
@@ -51,7 +52,7 @@ def predicted_boxes(
                 panel.set_ylabel(f"{label.capitalize()} lesion", color=CLASS_COLOURS[label], weight="bold")
                 panel.set_xlabel(truth.images.loc[row, "image_id"], fontsize=5.5, color=MUTED, loc="left")
     keys = [Line2D([], [], color=MUTED, ls="--", label="Truth")]
-    keys += [Line2D([], [], color=CLASS_COLOURS[label], label=f"Predicted {label}") for label in CATEGORIES]
+    keys += [Line2D([], [], color=CLASS_COLOURS[label], label=f"Predicted {label}") for label in LESIONS]
     figure.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3)
     figure.suptitle(settings["protocols"][found[0].protocol]["label"])
     return figure

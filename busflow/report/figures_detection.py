@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, ScalarFormatter
 
-from busflow.metrics.detection_inputs import CATEGORIES
+from busflow.labels import LESIONS
 from busflow.metrics.froc import RATES
 from busflow.metrics.matching import RECALLS
 from busflow.report.figures_timing import PERCENTILES
@@ -72,8 +72,8 @@ def pr_curves(metrics_paths: list[Path], settings: dict) -> Figure:
     """Precision against recall at IoU 0.5, one panel a class; means over the seeds of one protocol."""
     found = by_model(metrics_paths, settings)
     colours = detector_colours(settings)
-    figure, axes = plt.subplots(1, len(CATEGORIES), figsize=(9, 5.6), sharey=True)
-    for panel, label in zip(axes, CATEGORIES, strict=True):
+    figure, axes = plt.subplots(1, len(LESIONS), figsize=(9, 5.6), sharey=True)
+    for panel, label in zip(axes, LESIONS, strict=True):
         for (_, model), metrics in found.items():
             blocks = [each["per_class"][label] for each in metrics]
             if blocks[0]["pr_curve"] is None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from busflow.labels import LESIONS
 from busflow.metrics.detection import LIMITS
-from busflow.metrics.detection_inputs import CATEGORIES
 from busflow.metrics.froc import RATES
 from busflow.report.paper import printed, status
 from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number
@@ -28,8 +28,8 @@ AITOD = {
 }
 OTHERS = {
     "ar100": "AR",
-    **{f"ap50_{label}": f"AP50 {label}" for label in CATEGORIES},
-    **{f"auc_pr_{label}": f"AUC-PR {label}" for label in CATEGORIES},
+    **{f"ap50_{label}": f"AP50 {label}" for label in LESIONS},
+    **{f"auc_pr_{label}": f"AUC-PR {label}" for label in LESIONS},
     "ap_smallest": "AP, smallest third",
     "ap_middle": "AP, middle third",
     "ap_largest": "AP, largest third",
@@ -176,7 +176,7 @@ def statistics(metrics: dict) -> dict[str, float | None]:
     for name, where in BINS.items():
         family, size = where.split(".")
         values[name] = metrics["bins"][family][size]["ap"]
-    for label in CATEGORIES:
+    for label in LESIONS:
         values |= {f"{name}_{label}": metrics["per_class"][label][name] for name in ("ap50", "auc_pr")}
     values |= {"sensitivity_1": lesions["sensitivity"][at_one], "sensitivity_mean": lesions["mean"]}
     return values | {"videos_1": videos["sensitivity"][at_one]}

@@ -10,9 +10,10 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from busflow.labels import LESIONS
 from busflow.data.packing import letterbox
 from busflow.data.phantoms import phantom
-from busflow.data.views import CATEGORIES, load_view, make_views
+from busflow.data.views import load_view, make_views
 from busflow.engine import detection, hooks
 from busflow.engine.augmentation import DRAWS, move
 from busflow.engine.boxes import BoxAugmentation, move_boxes
@@ -102,7 +103,7 @@ def inputs(tmp_path) -> dict:
     images, boxes = zip(*(picture(k) for k in range(11)), strict=True)
     boxes = [None if k in (5, 7, 10) else box for k, box in enumerate(boxes)]
     split = ["train"] * 6 + ["val"] * 2 + ["test"] * 3
-    return write_inputs(tmp_path, images, boxes, [CATEGORIES[k % 2] for k in range(11)], split, SIZE)
+    return write_inputs(tmp_path, images, boxes, [LESIONS[k % 2] for k in range(11)], split, SIZE)
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def test_a_detector_publishes_and_predicts(inputs, tmp_path):
     detection.predict(inputs, out / "weights.pth", TIMING, out)
     for found in json.loads((out / "predictions.json").read_text()):
         x, y, w, h = found["bbox"]
-        assert found["image_id"] in {"lin/08", "lin/09", "lin/10"} and found["label"] in CATEGORIES
+        assert found["image_id"] in {"lin/08", "lin/09", "lin/10"} and found["label"] in LESIONS
         assert 0 <= x <= x + w <= WIDTH and 0 <= y <= y + h <= HEIGHT and 0 < found["score"] <= 1
     timing = json.loads((out / "timing.json").read_text())
     assert timing["test_set"]["n"] == timing["latency"]["n"] == 3
@@ -267,7 +268,7 @@ def test_average_precision_is_pycocotools(inputs):
     results = [
         {
             "image_id": f"lin/{k:02d}",
-            "label": CATEGORIES[int(rng.integers(2))],
+            "label": LESIONS[int(rng.integers(2))],
             "bbox": (np.array(picture(k)[1]) + rng.normal(0, 2, 4)).tolist(),
             "score": float(rng.uniform()),
         }
@@ -280,7 +281,7 @@ def test_average_precision_is_pycocotools(inputs):
         {
             **each,
             "image_id": int(each["image_id"][4:]) + 1,
-            "category_id": CATEGORIES.index(each["label"]) + 1,
+            "category_id": LESIONS.index(each["label"]) + 1,
         }
         for each in results
     ]

@@ -16,11 +16,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import average_precision_score
 
+from busflow.labels import LESIONS
 from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.metrics import coco
 from busflow.metrics.detection import BINS, evaluate, rank_classes, relative_thirds
-from busflow.metrics.detection_inputs import CATEGORIES, Truth, read_detections, read_truth
+from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
 from busflow.metrics.froc import RATES, froc
 from busflow.metrics.matching import assign, average_precision, overlaps
 
@@ -52,7 +53,7 @@ def crowd(tmp_path_factory):
         near = np.maximum(near + rng.normal(0, 4, near.shape), 0)
         away = rng.uniform(0, 60, (rng.integers(0, 60), 4))
         for box in [*near, *away]:
-            label, score = str(rng.choice(CATEGORIES)), round(float(rng.random()), 2)
+            label, score = str(rng.choice(LESIONS)), round(float(rng.random()), 2)
             found.append({"image_id": image_id, "label": label, "bbox": box.tolist(), "score": score})
     found = [entry for entry in found if entry["image_id"] in set(split.query("split == 'test'")["image_id"])]
     found.append({"image_id": split["image_id"][0], "label": "benign", "bbox": [1, 1, 9, 9], "score": 0.99})
@@ -61,7 +62,7 @@ def crowd(tmp_path_factory):
 
 def by_pycocotools(truth, detections, ranges, limits, ious, column="area"):
     """Its precision and recall arrays, from nothing but the two tables."""
-    category = {label: k for k, label in enumerate(CATEGORIES, 1)}
+    category = {label: k for k, label in enumerate(LESIONS, 1)}
 
     def dictionaries(boxes):
         return [
@@ -103,7 +104,7 @@ def test_every_coco_value_is_that_of_pycocotools(crowd):
     assert ours.ap(0.75) == pytest.approx(mean(precision[5, :, :, 0, 2]), **EXACT)
     for k, limit in enumerate((1, 10, 100)):
         assert ours.ar(limit=limit) == pytest.approx(mean(recall[:, :, 0, k]), **EXACT)
-    for k, label in enumerate(CATEGORIES):
+    for k, label in enumerate(LESIONS):
         assert ours.ap(label=label) == pytest.approx(mean(precision[:, :, k, 0, 2]), **EXACT)
         assert ours.curve(label) == pytest.approx(precision[0, :, k, 0, 2], **EXACT)
         for a, size in enumerate(BINS["coco"], 1):
@@ -177,7 +178,7 @@ def test_average_precision_of_the_ranking_is_that_of_coco_for_the_whole_and_for_
         kept = np.flatnonzero(truth.images["group"].isin(groups[weights > 0]))
         parts = [table[table["image"].isin(kept)] for table in (truth.boxes, detections)]
         reference = coco.evaluate(*parts, {"area": WHOLE})["area"]
-        for label in CATEGORIES:
+        for label in LESIONS:
             for iou, ranking in zip(coco.IOUS, rankings[label], strict=True):
                 found = average_precision(ranking, np.asarray(weights, float)[None])[0]
                 expected = reference.ap(iou, label)
@@ -203,7 +204,7 @@ def test_the_area_under_the_pr_curve_is_that_of_scikit_learn(tmp_path):
     files = write_unit(tmp_path, split, images, annotations, entries)
     truth, detections = read(files)
     per_class = evaluate(*files)["per_class"]
-    for label in CATEGORIES:
+    for label in LESIONS:
         boxes = detections[detections["label"] == label].sort_values("score", ascending=False)
         lesions = truth.boxes[truth.boxes["label"] == label].set_index("image")[BOX]  # one an image
         free, right = set(lesions.index), []
@@ -264,7 +265,7 @@ LESION = [10, 10, 40, 40]
 
 
 def test_more_boxes_on_one_lesion_are_no_false_positives_and_the_class_does_not_matter(pair):
-    detections = [entry("lin/v/a/1", LESION, 0.9, label) for label in CATEGORIES]
+    detections = [entry("lin/v/a/1", LESION, 0.9, label) for label in LESIONS]
     detections += [entry("lin/v/a/2", [60, 60, 20, 20], 0.8)]
     found = evaluate(*pair(detections))["froc"]
     assert found["false_positives_per_image"] == 1 / 4
