@@ -20,8 +20,8 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from busflow.labels import LESIONS
 from busflow.files import write_csv, write_json
+from busflow.labels import LESIONS
 from busflow.metrics import coco
 from busflow.metrics.detection import BINS, evaluate
 from busflow.metrics.detection_inputs import BOX, read_detections, read_truth

@@ -12,7 +12,6 @@ from busflow.files import write_json
 from busflow.labels import LESIONS
 
 
-
 def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFrame, output: Path) -> None:
     """Write ``{train,val,test}.json`` in the COCO schema.
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from busflow.labels import LESIONS
 from busflow.data.packing import placement
 from busflow.engine.augmentation import SCALE, SHIFT, UltrasoundAugmentation, amplify, move
+from busflow.labels import LESIONS
 
 
 class DetectionDataset(Dataset):

@@ -12,7 +12,6 @@ from faster_coco_eval import COCO, COCOeval_faster
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
 
-from busflow.labels import LESIONS
 from busflow.data.packing import PackedImages
 from busflow.data.views import load_view
 from busflow.engine import timing, training
@@ -23,6 +22,7 @@ from busflow.engine.hooks import BEST
 from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json, write_text
+from busflow.labels import LESIONS
 from busflow.models.detectors import Detector, build_network, learning_rate_scale, prior_sides
 
 SELECT_BY = "ap"

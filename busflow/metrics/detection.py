@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busflow.labels import LESIONS
 from busflow.files import sha256
+from busflow.labels import LESIONS
 from busflow.metrics import coco
 from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
 from busflow.metrics.froc import froc

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from busflow.labels import LESIONS
 from busflow.errors import BusflowError
+from busflow.labels import LESIONS
 from busflow.metrics.inputs import read_split, read_table
 
 BOX = ["x", "y", "w", "h"]
@@ -48,9 +48,7 @@ def read_truth(split_path: Path | str, annotations_path: Path | str, images_path
     values = boxes[BOX].to_numpy()
     fault = ~np.isfinite(values).all(axis=1) | (values[:, 2:] <= 0).any(axis=1)
     _refuse(boxes, fault, annotations_path, "a box without a positive size; build the index again")
-    _refuse(
-        boxes, ~boxes["label"].isin(LESIONS), split_path, f"has boxes but is not {' or '.join(LESIONS)}"
-    )
+    _refuse(boxes, ~boxes["label"].isin(LESIONS), split_path, f"has boxes but is not {' or '.join(LESIONS)}")
     return Truth(images, _on_images(boxes, images))
 
 

@@ -14,9 +14,9 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from busflow.labels import LESIONS
 from busflow.engine.augmentation import to_float, to_network
 from busflow.errors import BusflowError
+from busflow.labels import LESIONS
 from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
 from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 

@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from busflow.labels import LESIONS
 from busflow.errors import BusflowError
+from busflow.labels import LESIONS
 from busflow.metrics.detection_inputs import BOX, Truth, read_detections, read_truth
 from busflow.metrics.froc import SCORE
 from busflow.report.style import CLASS_COLOURS, MUTED

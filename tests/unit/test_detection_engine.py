@@ -10,7 +10,6 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from busflow.labels import LESIONS
 from busflow.data.packing import letterbox
 from busflow.data.phantoms import phantom
 from busflow.data.views import load_view, make_views
@@ -20,6 +19,7 @@ from busflow.engine.boxes import BoxAugmentation, move_boxes
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.training import parameter_groups
 from busflow.errors import BusflowError
+from busflow.labels import LESIONS
 from busflow.models import detectors
 
 SIZE = 64

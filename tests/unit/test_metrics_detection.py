@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import average_precision_score
 
-from busflow.labels import LESIONS
 from busflow.errors import BusflowError
 from busflow.files import read_json
+from busflow.labels import LESIONS
 from busflow.metrics import coco
 from busflow.metrics.detection import BINS, evaluate, rank_classes, relative_thirds
 from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
