@@ -25,7 +25,7 @@ rule train_classification:
         record="<results>/{protocol}/classification/{model}/seed{seed}/run.json",
     log:
         "<logs>/{protocol}/classification/{model}/seed{seed}/train.log",
-    # The registry goes from small to large: the longest trainings start first.
+    # Registries go from small to large, more or less: the longest trainings start first.
     priority: lambda w: list(config["models"]["classification"]).index(w.model)
     conda:
         "../envs/busflow.yaml"
@@ -34,7 +34,7 @@ rule train_classification:
         gpu=config["compute"]["gpus"],
         workers=config["compute"]["workers"],
     params:
-        settings=training_settings("classification"),
+        settings=training_settings("classification", of_protocol=["balance_classes"]),
         pretrained=pretrained_argument("classification"),
         # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
         state=under_root("runs/{protocol}/classification/{model}/seed{seed}"),

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from busflow.cli import run
+from busflow.cli import files_of, run
 from busflow.files import write_json
 from busflow.metrics import classification, detection
 
@@ -24,10 +24,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="metrics.json")
     arguments = parser.parse_args()
     evaluate, inputs = TASKS[arguments.task]
-    missing = [f"--{name}" for name in inputs if getattr(arguments, name) is None]
-    if missing:
-        parser.error(f"task {arguments.task} needs {', '.join(missing)}")
-    write_json(arguments.output, evaluate(*(getattr(arguments, name) for name in inputs)))
+    write_json(arguments.output, evaluate(*files_of(arguments, inputs, parser).values()))
 
 
 if __name__ == "__main__":

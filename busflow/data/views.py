@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busflow.data.splits import SPLITS
 from busflow.errors import BusflowError
 from busflow.files import write_json
-from busflow.labels import LESIONS
+from busflow.labels import LESIONS, SPLITS
 
 
 def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFrame, output: Path) -> None:
