@@ -48,7 +48,9 @@ def test_a_new_model_is_one_entry(tmp_path):
     assert f"{tmp_path}/results/grouped/classification/resnet50/seed0/weights.pth" in done.stdout
 
 
-@pytest.mark.parametrize("target", ["data", "classification", "detection", "tables", "figures", "report", "all"])
+@pytest.mark.parametrize(
+    "target", ["data", "classification", "detection", "tables", "figures", "report", "all"]
+)
 def test_the_named_targets_can_be_asked_for(tmp_path, target):
     planned = jobs(dry_run(target, "--config", f"root={tmp_path}").stdout)
     assert planned["fetch_archive"] == 3
