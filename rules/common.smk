@@ -2,6 +2,7 @@
 import json
 import os
 import shlex
+from collections import namedtuple
 from pathlib import Path
 
 import yaml
@@ -23,6 +24,17 @@ validate(config, "../workflow/schemas/config.schema.yaml")
 CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
 TASKS = ["classification", "detection", "segmentation"]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
+
+# What the trainings of all tasks run.
+ENGINE = [
+    *(f"engine/{name}.py" for name in ("augmentation", "datasets", "hooks", "provenance", "training")),
+    *("engine/checkpoints.py", "engine/timing.py", "data/images.py", "data/packing.py"),
+]
+
+# Of each task: the input files of its three rules by their option, the name of its predictions, the keys of
+# a protocol that shape its trainings, and the library files of its own.
+Unit = namedtuple("Unit", "train predict evaluate predictions of_protocol code evaluation_code")
+UNITS = {}
 
 
 def under_root(folder):
@@ -57,6 +69,24 @@ def units(task, file, **only):
     return expand(f"{UNIT}/{file}", task=task, **wanted)
 
 
+def unit_file(task, file):
+    """One file of a unit of a task, for any protocol, model and seed."""
+    return f"{UNIT}/{file}".replace("{task}", task)
+
+
+def packed(task):
+    """The images of a task, as trainings and predictions read them."""
+    return {
+        "images": "<data>/index/images.csv",
+        "packed_images": f"<data>/packed/{task}/images.npy",
+        "packed_index": f"<data>/packed/{task}/index.csv",
+    }
+
+
+def place_in_registry(task):
+    return lambda wildcards: list(config["models"][task]).index(wildcards.model)
+
+
 def splits(task):
     """The split of a task under every protocol."""
     return expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=task)
@@ -66,7 +96,9 @@ def as_options(inputs):
     """Named input files as the options of a script, paths quoted."""
 
     def options(wildcards, input):
-        return " ".join(f"--{name} {shlex.join(flatten_paths(input[name]))}" for name in inputs)
+        return " ".join(
+            f"--{name.replace('_', '-')} {shlex.join(flatten_paths(input[name]))}" for name in inputs
+        )
 
     return options
 

@@ -1,4 +1,4 @@
-# Seven detectors: views -> train -> predict -> evaluate.
+# Seven detectors, trained on a COCO view of each split.
 
 
 localrules:
@@ -32,93 +32,21 @@ rule make_views:
         "--annotations {input.annotations} --output {params.folder} > {log} 2>&1"
 
 
-rule train_detection:
-    input:
-        script="scripts/train.py",
-        code=code("engine/*.py", "models/*.py", "data/packing.py", "data/views.py"),
-        images="<data>/index/images.csv",
-        train="<data>/views/{protocol}/detection/train.json",
-        val="<data>/views/{protocol}/detection/val.json",
-        packed_images="<data>/packed/detection/images.npy",
-        packed_index="<data>/packed/detection/index.csv",
-        pretrained=pretrained_receipt("detection"),
-    output:
-        weights="<results>/{protocol}/detection/{model}/seed{seed}/weights.pth",
-        history="<results>/{protocol}/detection/{model}/seed{seed}/history.csv",
-        record="<results>/{protocol}/detection/{model}/seed{seed}/run.json",
-    log:
-        "<logs>/{protocol}/detection/{model}/seed{seed}/train.log",
-    # Registries go from small to large, more or less: the longest trainings start first.
-    priority: lambda w: list(config["models"]["detection"]).index(w.model)
-    conda:
-        "../envs/busflow.yaml"
-    threads: config["compute"]["threads"]
-    resources:
-        gpu=config["compute"]["gpus"],
-        workers=config["compute"]["workers"],
-    params:
-        settings=training_settings("detection"),
-        pretrained=pretrained_argument("detection"),
-        # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
-        state=under_root("runs/{protocol}/detection/{model}/seed{seed}"),
-        folder=subpath(output.weights, parent=True),
-    shell:
-        "python {input.script} --task detection --settings {params.settings:q} --seed {wildcards.seed} "
-        "--images {input.images} --train {input.train} --val {input.val} "
-        "--packed-images {input.packed_images} --packed-index {input.packed_index} {params.pretrained} "
-        "--state {params.state} --output {params.folder} "
-        "--threads {threads} --workers {resources.workers} > {log} 2>&1"
-
-
-rule predict_detection:
-    input:
-        script="scripts/predict.py",
-        code=code(
-            "engine/detection.py",
-            "engine/boxes.py",
-            "engine/timing.py",
-            "models/*.py",
-            "data/packing.py",
-            "data/views.py",
-        ),
-        weights="<results>/{protocol}/detection/{model}/seed{seed}/weights.pth",
-        images="<data>/index/images.csv",
-        test="<data>/views/{protocol}/detection/test.json",
-        packed_images="<data>/packed/detection/images.npy",
-        packed_index="<data>/packed/detection/index.csv",
-    output:
-        predictions="<results>/{protocol}/detection/{model}/seed{seed}/predictions.json",
-        timing="<results>/{protocol}/detection/{model}/seed{seed}/timing.json",
-    log:
-        "<logs>/{protocol}/detection/{model}/seed{seed}/predict.log",
-    conda:
-        "../envs/busflow.yaml"
-    threads: config["compute"]["threads"]
-    resources:
-        gpu=config["compute"]["gpus"],
-    params:
-        settings=as_json(config["timing"]),
-        folder=subpath(output.predictions, parent=True),
-    shell:
-        "python {input.script} --task detection --settings {params.settings:q} --weights {input.weights} "
-        "--images {input.images} --test {input.test} --packed-images {input.packed_images} "
-        "--packed-index {input.packed_index} --output {params.folder} --threads {threads} > {log} 2>&1"
-
-
-rule evaluate_detection:
-    input:
-        script="scripts/evaluate.py",
-        code=code("metrics/*.py"),
-        predictions="<results>/{protocol}/detection/{model}/seed{seed}/predictions.json",
-        split="<data>/splits/{protocol}/detection.csv",
-        annotations="<data>/index/annotations.csv",
-        images="<data>/index/images.csv",
-    output:
-        "<results>/{protocol}/detection/{model}/seed{seed}/metrics.json",
-    log:
-        "<logs>/{protocol}/detection/{model}/seed{seed}/evaluate.log",
-    conda:
-        "../envs/busflow.yaml"
-    shell:
-        "python {input.script} --task detection --predictions {input.predictions} --split {input.split} "
-        "--annotations {input.annotations} --images {input.images} --output {output} > {log} 2>&1"
+VIEW = "<data>/views/{protocol}/detection"
+UNITS["detection"] = Unit(
+    train=packed("detection") | {"train": f"{VIEW}/train.json", "val": f"{VIEW}/val.json"},
+    predict=packed("detection") | {"test": f"{VIEW}/test.json"},
+    evaluate={
+        "split": "<data>/splits/{protocol}/detection.csv",
+        "annotations": "<data>/index/annotations.csv",
+        "images": "<data>/index/images.csv",
+    },
+    predictions="predictions.json",
+    of_protocol=[],
+    code=[
+        *("engine/detection.py", "engine/boxes.py", "engine/augmentation.py", "data/views.py"),
+        *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla", "classifier")),
+        *("models/ops.py", "models/nms.py", "models/roi_align.py"),
+    ],
+    evaluation_code=[],
+)

@@ -114,9 +114,3 @@ for protocol, entry in config["protocols"].items():
             command,
             {"metrics": units("detection", "metrics.json", protocol=protocol)},
         )
-    for model, model_entry in config["models"]["classification"].items():
-        FIGURES[f"fig3_{protocol}_{model}"] = Product(
-            f"Figure 3: {model_entry['label']}, {label}",
-            "fig3",
-            {"metrics": units("classification", "metrics.json", protocol=protocol, model=model)},
-        )

@@ -86,7 +86,6 @@ def test_every_contracted_file_is_made(study):
             "fig2",
             "fig3_paper",
             "fig3_grouped",
-            "fig3_paper_convnext_atto",
             "fig4_paper",
             "fig6_grouped",
         )

@@ -1,12 +1,13 @@
 """What Snakemake plans, without running it."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from studies import dry_run
+from studies import ROOT, dry_run
 
 
 def write(folder: Path, **overlay) -> Path:
@@ -69,3 +70,26 @@ def test_weights_that_nobody_described_stop_the_plan_and_are_named(tmp_path):
     done = dry_run("--configfile", overlay, check=False)
     assert done.returncode == 1
     assert "models.detection.swin_base.pretrained names swin_in22k" in done.stdout + done.stderr
+
+
+def imported(module: str) -> set[str]:
+    """Library files that a library file imports, itself and theirs included."""
+    found, left = set(), {module}
+    while left - found:
+        path = (left - found).pop()
+        found.add(path)
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("busflow"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = {f"{name.replace('.', '/')}.py" for name in names}
+                left |= {file for file in files if (ROOT / file).is_file()}
+    return found
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_training_depends_on_all_the_code_that_it_runs(tmp_path, task):
+    shown = dry_run(task, "--config", f"root={tmp_path}").stdout
+    inputs = re.search(rf"rule train_{task}:\n +input: (.*)", shown).group(1).split(", ")
+    # What every script shares; an edit there is no reason to train for days again.
+    shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")}
+    assert imported(f"busflow/engine/{task}.py") - shared - set(inputs) == set()
