@@ -25,6 +25,7 @@ PRESENTATION = as_json(
 
 LEAKAGE = expand("<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"])
 DETECTION = {"metrics": units("detection", "metrics.json")}
+SEGMENTATION = {"metrics": units("segmentation", "metrics.json")}
 
 TABLES = {
     "table1": Product("Table 1: sources", "table1", {"images": "<data>/index/images.csv"}),
@@ -40,6 +41,7 @@ TABLES = {
     ),
     "table6": Product("Table 6: detectors", "table6", DETECTION),
     "table6_aitod": Product("Table 6 in the statistics of AI-TOD", "table6_aitod", DETECTION),
+    "table7": Product("Table 7: segmenters", "table7", SEGMENTATION),
     "classification": Product(
         "Classification: accuracy and F1",
         "classification",
@@ -51,6 +53,8 @@ TABLES = {
         {"metrics": units("classification", "metrics.json")},
     ),
     "detection": Product("Detection: by class and size, recall, sensitivity", "detection", DETECTION),
+    "segmentation": Product("Segmentation: image by image", "segmentation", SEGMENTATION),
+    "segmentation_pairs": Product("Segmentation: pairs of models", "segmentation_pairs", SEGMENTATION),
 }
 
 FIGURES = {
@@ -66,9 +70,10 @@ FIGURES = {
     "leakage": Product("Leakage of the splits", "leakage", {"leakage": LEAKAGE}),
 }
 
-# The paper shows two detectors in its Figure 4 and all others in its Figure 5.
+# The paper shows two detectors in its Figure 4 and all others in its Figure 5, and two segmenters in Figure 7.
 FIGURE_4 = [name for name in config["models"]["detection"] if name in ("convnext_tiny", "convnext_small")]
 FIGURE_5 = [name for name in config["models"]["detection"] if name not in FIGURE_4]
+FIGURE_7 = [name for name in config["models"]["segmentation"] if name in ("segformer_b0", "segformer_b4")]
 
 for protocol, entry in config["protocols"].items():
     label = entry["label"].lower()
@@ -94,23 +99,46 @@ for protocol, entry in config["protocols"].items():
         "fig6",
         {"timing": units("detection", "timing.json", protocol=protocol)},
     )
-    FIGURES[f"classification_curves_{protocol}"] = Product(
-        f"Classification: training curves, {label}",
-        "curves",
-        {"history": units("classification", "history.csv", protocol=protocol)},
+    for figure, models, title in (
+        (f"fig7_{protocol}", FIGURE_7, "predicted masks"),
+        (f"fig7_all_{protocol}", list(config["models"]["segmentation"]), "predicted masks of all segmenters"),
+    ):
+        if models:
+            FIGURES[figure] = Product(
+                f"Figure 7: {title}, {label}",
+                "fig7",
+                {
+                    "predictions": units("segmentation", "predictions.json", protocol=protocol, model=models),
+                    "metrics": units("segmentation", "metrics.json", protocol=protocol, model=models),
+                    "masks": f"<data>/views/{protocol}/segmentation/masks",
+                    "images": "<data>/index/images.csv",
+                },
+            )
+    FIGURES[f"segmentation_timing_{protocol}"] = Product(
+        f"Segmentation: prediction time, {label}",
+        "segmentation_timing",
+        {"timing": units("segmentation", "timing.json", protocol=protocol)},
     )
+    for task in TASKS:
+        FIGURES[f"{task}_curves_{protocol}"] = Product(
+            f"{task.capitalize()}: training curves, {label}",
+            "curves",
+            {"history": units(task, "history.csv", protocol=protocol)},
+        )
     FIGURES[f"classification_roc_{protocol}"] = Product(
         f"Classification: ROC, {label}",
         "roc",
         {"predictions": units("classification", "predictions.csv", protocol=protocol)},
     )
-    for command, title in {
-        "pr_curves": "precision and recall",
-        "froc": "sensitivity and false positives",
-        "lesion_size": "by size of the lesion",
-    }.items():
-        FIGURES[f"detection_{command}_{protocol}"] = Product(
-            f"Detection: {title}, {label}",
+    for task, command, title in (
+        ("detection", "pr_curves", "precision and recall"),
+        ("detection", "froc", "sensitivity and false positives"),
+        ("detection", "lesion_size", "by size of the lesion"),
+        ("segmentation", "segmentation_dice", "Dice by image"),
+        ("segmentation", "segmentation_sizes", "by size of the lesion"),
+    ):
+        FIGURES[f"{task}_{command.removeprefix('segmentation_')}_{protocol}"] = Product(
+            f"{task.capitalize()}: {title}, {label}",
             command,
-            {"metrics": units("detection", "metrics.json", protocol=protocol)},
+            {"metrics": units(task, "metrics.json", protocol=protocol)},
         )

@@ -9,7 +9,7 @@ import torch
 from busflow.cli import files_of, run, settings
 
 # task: what names its test images
-INPUTS = {"classification": ["split"], "detection": ["test"]}
+INPUTS = {"classification": ["split"], "detection": ["test"], "segmentation": ["split"]}
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--images", required=True, type=Path, help="index of images")
     parser.add_argument("--packed-images", required=True, type=Path)
     parser.add_argument("--packed-index", required=True, type=Path)
-    parser.add_argument("--split", type=Path, help="classification")
+    parser.add_argument("--split", type=Path, help="split (classification, segmentation)")
     parser.add_argument("--test", type=Path, help="view of the test images (detection)")
     parser.add_argument("--output", required=True, type=Path, help="folder for predictions and timing")
     parser.add_argument("--threads", required=True, type=int)

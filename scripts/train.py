@@ -9,7 +9,7 @@ import torch
 from busflow.cli import files_of, run, settings
 
 # task: what it trains on, beside the packed images
-INPUTS = {"classification": ["split"], "detection": ["train", "val"]}
+INPUTS = {"classification": ["split"], "detection": ["train", "val"], "segmentation": ["split", "masks"]}
 
 
 def main() -> None:
@@ -20,9 +20,10 @@ def main() -> None:
     parser.add_argument("--images", required=True, type=Path, help="index of images")
     parser.add_argument("--packed-images", required=True, type=Path)
     parser.add_argument("--packed-index", required=True, type=Path)
-    parser.add_argument("--split", type=Path, help="classification")
+    parser.add_argument("--split", type=Path, help="split (classification, segmentation)")
     parser.add_argument("--train", type=Path, help="view of the training images (detection)")
     parser.add_argument("--val", type=Path, help="view of the validation images (detection)")
+    parser.add_argument("--masks", type=Path, help="folder of index masks (segmentation)")
     parser.add_argument("--pretrained", type=Path, help="pretrained weights; none: from scratch")
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
