@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -16,14 +15,14 @@ from busflow.data.packing import PackedImages
 from busflow.data.views import load_view
 from busflow.engine import timing, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
-from busflow.engine.checkpoints import load_weights, save_weights
+from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
-from busflow.engine.hooks import BEST
-from busflow.engine.provenance import describe_inputs, identity, run_record
+from busflow.engine.provenance import describe_inputs, identity
 from busflow.errors import BusflowError
-from busflow.files import write_csv, write_json, write_text
+from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
-from busflow.models.detectors import Detector, build_network, learning_rate_scale, prior_sides
+from busflow.models.backbones import learning_rate_scale
+from busflow.models.detectors import Detector, build_network, prior_sides
 
 SELECT_BY = "ap"
 
@@ -108,14 +107,8 @@ def train(
         seed=seed,
         folder=folder,
     )
-    best = load_weights(folder / BEST)
-    network.load_state_dict(best["state_dict"])
-    meta = {"settings": settings, "categories": list(LESIONS), "epoch": best["meta"]["epoch"]}
-    save_weights(output / "weights.pth", network, meta)
-    write_csv(output / "history.csv", pd.DataFrame(history))
-    device = torch.device(get_device())
-    write_json(output / "run.json", run_record(settings, described, device, history[-1]["seconds"]))
-    shutil.rmtree(folder)
+    meta = {"settings": settings, "categories": list(LESIONS)}
+    training.publish(folder, network, meta, pd.DataFrame(history), settings, described, output)
 
 
 @torch.inference_mode()
@@ -145,15 +138,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     )
     write_json(
         output / "timing.json",
-        {
-            "device": timing.device_name(device),
-            "precision": "fp32",
-            "threads": torch.get_num_threads(),
-            "image_size": dataset.images.shape[1],
-            "warmup": warmup,
-            "latency": timing.latency(times),
-            "test_set": {"n": len(dataset), "seconds": float(times.sum())},
-        },
+        timing.of_test_set(times, device, dataset.images.shape[1], warmup),
     )
 
 
