@@ -5,12 +5,13 @@ from pathlib import Path
 
 from busflow.cli import run
 from busflow.files import write_json
-from busflow.metrics import classification, detection
+from busflow.metrics import classification, detection, segmentation
 
 # task: (function, its input files in order)
 TASKS = {
     "classification": (classification.evaluate, ["predictions", "split"]),
     "detection": (detection.evaluate, ["predictions", "split", "annotations", "images"]),
+    "segmentation": (segmentation.evaluate, ["predictions", "split", "masks"]),
 }
 
 
@@ -21,6 +22,7 @@ def main() -> None:
     parser.add_argument("--split", required=True, type=Path)
     parser.add_argument("--annotations", type=Path, help="the index's boxes (detection)")
     parser.add_argument("--images", type=Path, help="the index's images (detection)")
+    parser.add_argument("--masks", type=Path, help="folder of the index masks (segmentation)")
     parser.add_argument("--output", required=True, type=Path, help="metrics.json")
     arguments = parser.parse_args()
     evaluate, inputs = TASKS[arguments.task]
