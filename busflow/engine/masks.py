@@ -7,14 +7,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from busflow.data.masks import load_mask
 from busflow.data.packing import placement
 from busflow.engine.augmentation import UltrasoundAugmentation, amplify, move
 from busflow.errors import BusflowError
-from busflow.labels import LESIONS
 
 IGNORED = 255  # what no loss and no metric counts: the padding
 
@@ -51,23 +50,29 @@ class SegmentationDataset(Dataset):
 
 
 def read_masks(folder: Path, table: pd.DataFrame, side: int) -> np.ndarray:
-    """Index masks placed as ``letterbox`` places their images: 0 background, then the lesions.
+    """Index masks placed as ``letterbox`` places their images.
 
     Args:
-        folder: holds ``<image_id>.png``.
+        folder: of ``busflow.data.masks.make_masks``.
         table: ``image_id, width, height`` of the images.
         side: of the packed images in pixels.
 
     Returns:
-        uint8 [n, side, side]; the padding is 255.
+        uint8 [n, side, side]: positions in ``CLASSES``; the padding is 255.
 
     Raises:
-        BusflowError: a mask is missing, damaged, no index mask, or of another size than its image.
+        BusflowError: a mask is missing, damaged or no index mask, or of another size than its image.
     """
     masks = np.full((len(table), side, side), IGNORED, np.uint8)
     for placed, image in zip(masks, table.itertuples(), strict=True):
-        mask = _read(folder / f"{image.image_id}.png", (int(image.width), int(image.height)))
-        left, top, width, height = placement(int(image.width), int(image.height), side)
+        mask, size = load_mask(folder, image.image_id), (int(image.width), int(image.height))
+        if mask.shape[::-1] != size:
+            found, wanted = (f"{width} × {height}" for width, height in (mask.shape[::-1], size))
+            raise BusflowError(
+                f"the mask of {image.image_id} in {folder} is {found} px, the image {wanted}; "
+                "run the workflow again to make the masks"
+            )
+        left, top, width, height = placement(*size, side)
         placed[top : top + height, left : left + width] = cv2.resize(
             mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT
         )
@@ -92,22 +97,3 @@ class MaskAugmentation(UltrasoundAugmentation):
         moved = amplify(move(images, draws[:, :5]), draws[:, 5:])
         # ``move`` fills with zeros.
         return moved, IGNORED - move(IGNORED - masks.float(), draws[:, :5], mode="nearest")
-
-
-def _read(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """An index mask uint8 [H, W]; ``size`` is the width and height that it must have."""
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-    except FileNotFoundError as error:
-        raise BusflowError(f"the mask {path} is missing; run the workflow again to make it") from error
-    except Exception as error:  # damaged data makes decoders raise nearly anything
-        raise BusflowError(f"the mask {path} is damaged ({error}); make the masks again") from error
-    if image.mode != "L" or mask.max() > len(LESIONS):
-        raise BusflowError(
-            f"{path} is no index mask of one channel with values up to {len(LESIONS)}; make the masks again"
-        )
-    if image.size != size:
-        found, wanted = (f"{width} × {height}" for width, height in (image.size, size))
-        raise BusflowError(f"the mask {path} is {found} px, its image {wanted}; make the masks again")
-    return mask

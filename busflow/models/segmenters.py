@@ -15,13 +15,11 @@ from mmseg.models import DiceLoss
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from busflow.data.masks import CLASSES
 from busflow.engine.augmentation import to_float, to_network
 from busflow.errors import BusflowError
-from busflow.labels import LESIONS
 from busflow.models.backbones import TimmFeatures
 from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
-
-CLASSES = ("background", *LESIONS)  # in the order of the outputs and of the index masks
 
 # Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
 # has another name.
