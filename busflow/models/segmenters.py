@@ -119,7 +119,7 @@ def segmenter_config(settings: dict, pretrained: Path | None = None) -> ConfigDi
     for name in weights.keys() & config.keys():
         head = config[name]
         head.num_classes = len(CLASSES)
-        head.norm_cfg.type = "BN"  # as published on several GPUs: statistics of the whole batch
+        head.norm_cfg.type = "BN"  # published as SyncBN, which is the same on one device
         head.loss_decode = _losses(weights[name], settings["balance_classes"])
     config.data_preprocessor = None  # Segmenter has its own
     return config
