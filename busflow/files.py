@@ -56,7 +56,7 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def publish(source: Path | str, path: Path | str) -> None:
+def link_or_copy(source: Path | str, path: Path | str) -> None:
     """Give a finished file a second name: as a link, or as a copy where file systems differ."""
     with atomic(path) as temporary:
         temporary.unlink()

@@ -53,8 +53,10 @@ class UltrasoundAugmentation(nn.Module):
         return amplify(move(images, draws[:, :5]), draws[:, 5:])
 
 
-def move(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+def move(images: torch.Tensor, draws: torch.Tensor, mode: str = "bilinear") -> torch.Tensor:
     """Mirror, rotate, scale and shift each image by its own draws [B, 5] in [-1, 1]; zeros outside.
+
+    ``mode`` is the interpolation: bilinear, or nearest for maps of classes.
 
     torchvision's affine transforms share one set of parameters over a batch, hence grid_sample.
     """
@@ -70,7 +72,7 @@ def move(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         dim=1,
     )
     grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
-    return functional.grid_sample(images, grid, align_corners=False)
+    return functional.grid_sample(images, grid, mode, align_corners=False)
 
 
 def amplify(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """The classification task: what it trains on, how it is validated, and how it predicts."""
 
-import shutil
 import time
 from pathlib import Path
 
@@ -14,11 +13,16 @@ from busflow.data.packing import PackedImages
 from busflow.engine import timing, training
 from busflow.engine.augmentation import UltrasoundAugmentation
 from busflow.engine.checkpoints import load_weights
-from busflow.engine.datasets import PackedDataset, accumulation_steps, evaluation_loader, training_loader
-from busflow.engine.hooks import BEST
-from busflow.engine.provenance import describe_inputs, identity, run_record
+from busflow.engine.datasets import (
+    PackedDataset,
+    accumulation_steps,
+    evaluation_loader,
+    split_images,
+    training_loader,
+)
+from busflow.engine.provenance import describe_inputs, identity
 from busflow.errors import BusflowError
-from busflow.files import publish, write_csv, write_json
+from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
 from busflow.models.classifier import Classifier, build_network
@@ -102,11 +106,8 @@ def train(
         folder=folder,
         meta={key: settings[key] for key in ("timm", "network", "image_size")} | {"classes": list(LABELS)},
     )
-    publish(folder / BEST, output / "weights.pth")
-    write_csv(output / "history.csv", pd.DataFrame(history).rename(columns={"val_nll": "val_loss"}))
-    device = torch.device(get_device())
-    write_json(output / "run.json", run_record(settings, described, device, history[-1]["seconds"]))
-    shutil.rmtree(folder)
+    table = pd.DataFrame(history).rename(columns={"val_nll": "val_loss"})
+    training.publish(folder, table, settings, described, output)
 
 
 @torch.inference_mode()
@@ -129,7 +130,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     elapsed = time.perf_counter() - start
 
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
-    table = _split(inputs, "test")[["image_id", "source", "label"]].copy()
+    table = _table(inputs, "test")[["image_id", "source", "label"]].copy()
     table["prediction"] = [LABELS[k] for k in probabilities.argmax(1)]
     table[[f"p_{name}" for name in LABELS]] = probabilities.round(9)
     write_csv(output / "predictions.csv", table)
@@ -166,20 +167,15 @@ def infer(model: Classifier, batch: dict) -> torch.Tensor:
     return model(**model.data_preprocessor(batch)).float().cpu()
 
 
-def _split(inputs: dict[str, Path], name: str) -> pd.DataFrame:
-    """The split's rows, with source and pixel hash from the index."""
-    split = pd.read_csv(inputs["split"], dtype=str).query("split == @name")
-    if split.empty:
-        raise BusflowError(f"{inputs['split']} has no image in its {name} split; build the splits again")
-    images = pd.read_csv(inputs["images"], dtype=str)[["image_id", "source", "pixel_sha256"]]
-    return split.merge(images, on="image_id", validate="one_to_one")
-
-
 def _dataset(inputs: dict[str, Path], name: str) -> PackedDataset:
-    table = _split(inputs, name)
+    table = _table(inputs, name)
     packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
     labels = table["label"].map(LABELS.index)
     return PackedDataset(packed.images, packed.rows(table["pixel_sha256"]), labels)
+
+
+def _table(inputs: dict[str, Path], name: str) -> pd.DataFrame:
+    return split_images(inputs["split"], inputs["images"], name, ["source", "pixel_sha256"])
 
 
 def _as_text(path: Path | None) -> str | None:

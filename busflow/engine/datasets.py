@@ -1,9 +1,11 @@
 """Batches straight from a packed array: no decoding, no per-sample collation."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
@@ -58,6 +60,21 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         return iter(order[: self.length].tolist())
+
+
+def split_images(split: Path, images: Path, name: str, columns: list[str]) -> pd.DataFrame:
+    """The rows of one split, each with these columns of the index of images; all values are text.
+
+    Raises:
+        BusflowError: the split has no image, or one that the index lacks.
+    """
+    rows = pd.read_csv(split, dtype=str).query("split == @name")
+    if rows.empty:
+        raise BusflowError(f"{split} has no image in its {name} split; build the splits again")
+    index = pd.read_csv(images, dtype=str)[["image_id", *columns]]
+    if missing := sorted(set(rows["image_id"]) - set(index["image_id"])):
+        raise BusflowError(f"{split} names {missing[0]}, which {images} lacks; run the workflow again")
+    return rows.merge(index, on="image_id", validate="one_to_one")
 
 
 def accumulation_steps(batch_size: int, micro_batch: int) -> int:

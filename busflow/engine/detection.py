@@ -3,7 +3,6 @@
 import itertools
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -18,12 +17,12 @@ from busflow.engine import timing, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
-from busflow.engine.hooks import BEST
-from busflow.engine.provenance import describe_inputs, identity, run_record
+from busflow.engine.provenance import describe_inputs, identity
 from busflow.errors import BusflowError
-from busflow.files import publish, write_csv, write_json, write_text
+from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
-from busflow.models.detectors import Detector, build_network, learning_rate_scale, prior_sides
+from busflow.models.backbones import learning_rate_scale
+from busflow.models.detectors import Detector, build_network, prior_sides
 
 SELECT_BY = "ap"
 
@@ -109,11 +108,7 @@ def train(
         folder=folder,
         meta={"settings": settings, "categories": list(LESIONS)},
     )
-    publish(folder / BEST, output / "weights.pth")
-    write_csv(output / "history.csv", pd.DataFrame(history))
-    device = torch.device(get_device())
-    write_json(output / "run.json", run_record(settings, described, device, history[-1]["seconds"]))
-    shutil.rmtree(folder)
+    training.publish(folder, pd.DataFrame(history), settings, described, output)
 
 
 @torch.inference_mode()
@@ -143,15 +138,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     )
     write_json(
         output / "timing.json",
-        {
-            "device": timing.device_name(device),
-            "precision": "fp32",
-            "threads": torch.get_num_threads(),
-            "image_size": dataset.images.shape[1],
-            "warmup": warmup,
-            "latency": timing.latency(times),
-            "test_set": {"n": len(dataset), "seconds": float(times.sum())},
-        },
+        timing.of_test_set(times, device, dataset.images.shape[1], warmup),
     )
 
 

@@ -16,8 +16,8 @@ PACKAGES = ("torch", "torchvision", "timm", "onedl-mmengine", "numpy", "pandas",
 
 
 def describe_inputs(inputs: dict[str, Path]) -> dict[str, dict[str, str]]:
-    """``{"path", "sha256"}`` of the files that a result depends on, by role."""
-    return {role: {"path": str(path), "sha256": sha256(path)} for role, path in inputs.items()}
+    """``{"path", "sha256"}`` of the files, or folders of PNGs, that a result depends on, by role."""
+    return {role: {"path": str(path), "sha256": _contents(path)} for role, path in inputs.items()}
 
 
 def identity(settings: dict, inputs: dict[str, dict[str, str]]) -> str:
@@ -57,6 +57,14 @@ def git_state(folder: Path) -> dict:
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
+
+
+def _contents(path: Path) -> str:
+    if not path.is_dir():
+        return sha256(path)
+    # PNGs alone: a workflow engine may leave files of its own in a folder that it made.
+    files = {file.relative_to(path).as_posix(): sha256(file) for file in path.rglob("*.png")}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str:

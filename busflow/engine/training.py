@@ -1,9 +1,12 @@
 """One mmengine Runner for every task."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import torch
+from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -11,6 +14,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from busflow.engine.hooks import BEST, STATE, EpochSeedHook, SnapshotHook
+from busflow.engine.provenance import run_record
+from busflow.files import link_or_copy, write_csv, write_json
 
 
 def train(
@@ -27,15 +32,16 @@ def train(
 ) -> list[dict]:
     """Train to the last epoch, resuming from ``folder`` if a run was interrupted there.
 
-    Linear warm-up, then cosine decay to zero or, at ``settings["milestones"]`` (epochs), to a tenth each
-    time. Mixed precision on a GPU when ``settings["amp"]``. Gradients are scaled down to the norm
-    ``settings["clip_grad"]`` if there is one.
+    Linear warm-up, then decay: to a tenth at each of ``settings["milestones"]`` (epochs), to zero with the
+    power ``settings["poly_power"]`` of the steps left, or else to zero along a cosine. Mixed precision on a
+    GPU when ``settings["amp"]``. Gradients are scaled down to the norm ``settings["clip_grad"]`` if there
+    is one.
 
     Args:
         model: takes the loaders' batches.
         loaders: training and validation.
         validation: metric whose ``select_by`` value picks the best epoch (greater is better).
-        settings: keys epochs, warmup_epochs, amp, compile; milestones and clip_grad if wanted.
+        settings: keys epochs, warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
         optimizer: of the model's parameters, with the peak learning rate.
         accumulation: training batches per step of the optimiser.
         seed: of everything random.
@@ -78,6 +84,25 @@ def train(
     return runner.message_hub.get_info("history")
 
 
+def publish(
+    folder: Path, history: pd.DataFrame, settings: dict, inputs: dict[str, dict[str, str]], output: Path
+) -> None:
+    """Write weights.pth (those of the best epoch), history.csv and run.json, and remove the run's folder.
+
+    Args:
+        folder: of a run that ``train`` finished.
+        history: of the run.
+        settings: the resolved configuration of the run.
+        inputs: from ``describe_inputs``.
+        output: folder of the three files.
+    """
+    link_or_copy(folder / BEST, output / "weights.pth")
+    write_csv(output / "history.csv", history)
+    seconds = float(history["seconds"].iloc[-1])
+    write_json(output / "run.json", run_record(settings, inputs, torch.device(get_device()), seconds))
+    shutil.rmtree(folder)
+
+
 def learning_rate(settings: dict, power: float = 0.5) -> float:
     """The learning rate, given for ``reference_batch`` images, at ``batch_size`` images.
 
@@ -118,13 +143,17 @@ def _clip(norm: float | None) -> dict | None:
 
 
 def _schedule(settings: dict, steps_per_epoch: int) -> list[dict]:
-    """Linear warm-up, then cosine to zero or steps to a tenth, counted in training batches."""
+    """Linear warm-up, then the decay that ``train`` describes, counted in training batches."""
     total = settings["epochs"] * steps_per_epoch
     warmup = min(round(settings["warmup_epochs"] * steps_per_epoch), total - 1)
     linear = {"type": "LinearLR", "by_epoch": False, "start_factor": 0.01, "begin": 0, "end": warmup}
     if settings.get("milestones"):
         steps = [epoch * steps_per_epoch for epoch in settings["milestones"]]
         decay = {"type": "MultiStepLR", "by_epoch": False, "milestones": steps}
+    elif settings.get("poly_power"):
+        # mmengine is at zero one step before the end; that step would be wasted.
+        span = {"begin": warmup, "end": total + 1}
+        decay = {"type": "PolyLR", "by_epoch": False, "power": settings["poly_power"], **span}
     else:
         decay = {"type": "CosineAnnealingLR", "by_epoch": False, "T_max": total - warmup, "begin": warmup}
     return [linear, decay] if warmup else [decay]

@@ -1,4 +1,6 @@
-"""timm networks as backbones for mmdet and mmseg."""
+"""timm networks as backbones for mmdet and mmseg, and the learning rates of backbones."""
+
+import re
 
 import timm
 import torch
@@ -6,6 +8,11 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import nn
+
+# Parameters of a backbone, which an RFP has more than one of, and of its stem and stages.
+BACKBONE = re.compile(r"(backbone|neck\.rfp_modules\.\d+)\.")
+STAGE = re.compile(BACKBONE.pattern + r"(network\.)?(stem|patch_embed|stages[._](?P<stage>\d))")
+STAGES = 4
 
 
 # In mmengine's own registry, which those of mmdet and mmseg both fall back to.
@@ -39,3 +46,22 @@ class TimmFeatures(BaseModule):
         """
         features = self.network(images)
         return tuple(norm(x).contiguous() for norm, x in zip(self.norms, features, strict=True))
+
+
+def learning_rate_scale(
+    name: str, backbone: float = 1.0, layer_decay: float = 1.0, head: float = 1.0
+) -> float:
+    """Factor on the learning rate of a network's parameter.
+
+    Args:
+        name: of the parameter.
+        backbone: factor for all of the backbone.
+        layer_decay: further factor for each of its stages, from the last to the one that the parameter
+            is in (Bao et al., BEiT, ICLR 2022, by stages as in ConvNeXt's detectors); the stem counts as one.
+        head: factor for everything else.
+    """
+    if not BACKBONE.match(name):
+        return head
+    place = STAGE.match(name)
+    stages = 0 if place is None else STAGES - int(place["stage"] or -1)
+    return backbone * layer_decay**stages

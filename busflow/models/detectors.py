@@ -1,6 +1,5 @@
 """The study's detectors: mmdet's own configurations, changed where the registry says so."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,11 +26,6 @@ NECKS = {
     "fpn": "mmdet::_base_/models/cascade-rcnn_r50_fpn.py",
     "rfp": "mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py",
 }
-
-# Parameters of a backbone, which an RFP has more than one of, and of its stem and stages.
-BACKBONE = re.compile(r"(backbone|neck\.rfp_modules\.\d+)\.")
-STAGE = re.compile(BACKBONE.pattern + r"(network\.)?(stem|patch_embed|stages[._](?P<stage>\d))")
-STAGES = 4
 
 
 class DetectorInput(BaseDataPreprocessor):
@@ -129,22 +123,6 @@ def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
     network = build_network({**settings, "prior_sides": sides}, pretrained)
     network.init_weights()
     return rfla.effective_receptive_fields(network.eval().extract_feat, (settings["image_size"],) * 2)
-
-
-def learning_rate_scale(name: str, backbone: float, layer_decay: float) -> float:
-    """Factor on the learning rate of a network's parameter.
-
-    Args:
-        name: of the parameter.
-        backbone: factor for all of the backbone.
-        layer_decay: further factor for each of its stages, from the last to the one that the parameter
-            is in (Bao et al., BEiT, ICLR 2022, by stages as in ConvNeXt's detectors); the stem counts as one.
-    """
-    if not BACKBONE.match(name):
-        return 1.0
-    place = STAGE.match(name)
-    stages = 0 if place is None else STAGES - int(place["stage"] or -1)
-    return backbone * layer_decay**stages
 
 
 def _cascade_rcnn(settings: dict, pretrained: Path | None) -> ConfigDict:

@@ -7,7 +7,7 @@ import timm
 import torch
 from mmengine.registry import DefaultScope
 
-from busflow.models.backbones import TimmFeatures
+from busflow.models.backbones import TimmFeatures, learning_rate_scale
 
 NAME = "convnext_atto"
 
@@ -71,3 +71,29 @@ def test_paths_are_dropped_at_the_given_rate():
         if hasattr(module, "drop_prob")
     ]
     assert max(rates) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("backbone.network.stem_0.weight", 5),
+        ("backbone.network.stages_0.blocks.1.norm.bias", 4),
+        ("backbone.network.stages_3.downsample.1.weight", 1),
+        ("backbone.norms.2.weight", 0),
+        ("backbone.patch_embed.projection.weight", 5),
+        ("backbone.stages.2.blocks.17.ffn.layers.1.weight", 2),
+        ("neck.rfp_modules.0.stages.1.blocks.0.norm1.weight", 3),
+        ("neck.rfp_modules.0.rfp_convs.0.weight", 0),
+    ],
+)
+def test_the_learning_rate_falls_with_the_stages_down_the_backbone(name, stages):
+    assert learning_rate_scale(name, 0.1, 0.5) == pytest.approx(0.1 * 0.5**stages)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["neck.lateral_convs.0.conv.weight", "roi_head.bbox_head.0.fc_cls.weight", "decode_head.conv_seg.bias"],
+)
+def test_outside_of_the_backbone_the_learning_rate_is_the_heads(name):
+    assert learning_rate_scale(name, 0.1, 0.5) == 1
+    assert learning_rate_scale(name, 0.1, 0.5, head=10) == 10

@@ -11,7 +11,6 @@ from busflow.models.detectors import (
     Detector,
     build_network,
     detector_config,
-    learning_rate_scale,
     prior_sides,
 )
 from busflow.models.recursive_swin import RecursiveSwin
@@ -165,25 +164,3 @@ def test_an_unknown_backbone_is_named():
 def test_the_recursive_pyramid_refuses_other_backbones():
     with pytest.raises(BusflowError, match="neck rfp takes the backbones swin_base, not convnext_atto"):
         detector_config(CASCADE | {"neck": "rfp"})
-
-
-@pytest.mark.parametrize(
-    ("name", "stages"),
-    [
-        ("backbone.network.stem_0.weight", 5),
-        ("backbone.network.stages_0.blocks.1.norm.bias", 4),
-        ("backbone.network.stages_3.downsample.1.weight", 1),
-        ("backbone.norms.2.weight", 0),
-        ("backbone.patch_embed.projection.weight", 5),
-        ("backbone.stages.2.blocks.17.ffn.layers.1.weight", 2),
-        ("neck.rfp_modules.0.stages.1.blocks.0.norm1.weight", 3),
-        ("neck.rfp_modules.0.rfp_convs.0.weight", 0),
-    ],
-)
-def test_the_learning_rate_falls_with_the_stages_down_the_backbone(name, stages):
-    assert learning_rate_scale(name, 0.1, 0.5) == pytest.approx(0.1 * 0.5**stages)
-
-
-@pytest.mark.parametrize("name", ["neck.lateral_convs.0.conv.weight", "roi_head.bbox_head.0.fc_cls.weight"])
-def test_outside_of_the_backbone_the_learning_rate_is_whole(name):
-    assert learning_rate_scale(name, 0.1, 0.5) == 1

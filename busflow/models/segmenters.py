@@ -1,0 +1,195 @@
+"""The study's segmenters: mmseg's own configurations, changed where the registry says so."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mmseg
+import timm
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
+from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.structures import PixelData
+from mmseg.models import DiceLoss
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from busflow.data.masks import CLASSES
+from busflow.engine.augmentation import to_float, to_network
+from busflow.errors import BusflowError
+from busflow.models.backbones import TimmFeatures
+from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+
+# Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
+# has another name.
+CONFIGS = Path(mmseg.__file__).parent / ".mim/configs"
+UPERNET = "_base_/models/upernet_convnext.py"
+SEGFORMER = "segformer/segformer_mit-{}_8xb2-160k_ade20k-512x512.py"
+MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
+
+
+@MODELS.register_module()
+class LesionDice(DiceLoss):
+    """Dice loss of each image's lesion classes together (Milletari et al., 3DV 2016), padding left out.
+
+    What mmseg's own ignores is a class; whatever is predicted on ignored pixels it counts as wrong. And with
+    the background in it, a small lesion hardly matters.
+
+    Args:
+        loss_weight: factor on the loss.
+    """
+
+    def __init__(self, loss_weight: float = 1.0):
+        super().__init__(activate=False, ignore_index=CLASSES.index("background"), loss_weight=loss_weight)
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor, ignore_index: int, **kwargs) -> torch.Tensor:
+        """Mean over the images of logits [B, K, H, W] and classes [B, H, W]."""
+        counted = (target != ignore_index).unsqueeze(1)
+        return super().forward(pred.softmax(dim=1) * counted, target, **kwargs)
+
+
+class SegmenterInput(BaseDataPreprocessor):
+    """Move a batch to the device; augment it in training; normalise it.
+
+    Args:
+        augmentation: maps images, masks and sample positions of a batch to new images and masks.
+    """
+
+    def __init__(self, augmentation: Callable | None = None):
+        super().__init__(non_blocking=True)
+        self.augmentation = augmentation
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        images, masks = to_float(data["images"]), data.get("masks")
+        if training and self.augmentation is not None:
+            images, masks = self.augmentation(images, masks, data["samples"])
+        return {
+            "inputs": to_network(images, IMAGENET_MEAN, IMAGENET_STD),
+            "masks": None if masks is None else masks.long(),
+        }
+
+
+class Segmenter(BaseModel):
+    """Training and prediction around one of mmseg's segmentors.
+
+    Args:
+        network: an mmseg segmentor.
+        augmentation: of training batches (see ``SegmenterInput``).
+    """
+
+    def __init__(self, network: BaseModel, augmentation: Callable | None = None):
+        super().__init__(data_preprocessor=SegmenterInput(augmentation))
+        self.network = network
+
+    def forward(
+        self, inputs: torch.Tensor, masks: torch.Tensor | None = None, mode: str = "tensor"
+    ) -> torch.Tensor | dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]:
+        """Logits [B, K, S, S] ("tensor"), losses ("loss"), or {"logits", "mask"} of each image ("predict").
+
+        Args:
+            inputs: normalised images [B, 3, S, S].
+            masks: classes int64 [B, 1, S, S], positions in ``CLASSES``, 255 where a pixel does not count.
+            mode: of the three.
+        """
+        if mode == "loss":
+            samples = [SegDataSample(gt_sem_seg=PixelData(data=mask)) for mask in masks]
+            return self.network(inputs, samples, mode)
+        logits = self.network.encode_decode(inputs, [{"img_shape": inputs.shape[2:]}])
+        if mode == "predict":
+            return [{"logits": row, "mask": mask[0]} for row, mask in zip(logits, masks, strict=True)]
+        return logits
+
+
+def segmenter_config(settings: dict, pretrained: Path | None = None) -> ConfigDict:
+    """mmseg's configuration of a registry entry's segmenter.
+
+    Args:
+        settings: ``segmenter`` (upernet or segformer), ``backbone`` (one for ``TimmFeatures``, or b0 to b4),
+            ``drop_path``, ``auxiliary_weight`` (of the loss of UPerNet's second head; 0: no such head) and
+            ``balance_classes`` (Dice loss beside the cross-entropy).
+        pretrained: the backbone's weights, loaded when the network is initialised; None: from scratch.
+
+    Raises:
+        BusflowError: there is no such backbone, or the weights are not its own.
+    """
+    config = {"upernet": _upernet, "segformer": _segformer}[settings["segmenter"]](settings, pretrained)
+    weights = {"decode_head": 1.0, "auxiliary_head": settings["auxiliary_weight"]}
+    for name in weights.keys() & config.keys():
+        head = config[name]
+        head.num_classes = len(CLASSES)
+        head.norm_cfg.type = "BN"  # published as SyncBN, which is the same on one device
+        head.loss_decode = _losses(weights[name], settings["balance_classes"])
+    config.data_preprocessor = None  # Segmenter has its own
+    return config
+
+
+def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
+    """The mmseg segmentor of ``segmenter_config``, its weights not yet initialised."""
+    # Another scope may be left over from a Runner of this process.
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        network = MODELS.build(segmenter_config(settings, pretrained))
+    if pretrained and settings["segmenter"] == "segformer":
+        _check_weights(pretrained, network.backbone)
+    return network
+
+
+def _upernet(settings: dict, pretrained: Path | None) -> ConfigDict:
+    """UPerNet (Xiao et al., ECCV 2018) with mmseg's auxiliary FCN, over a timm backbone."""
+    name = settings["backbone"]
+    if not timm.is_model(name):
+        raise BusflowError(f"there is no backbone {name} for a UPerNet: timm has none")
+    config = _published(UPERNET)
+    with torch.device("meta"):
+        channels = TimmFeatures(name).channels
+    config.backbone = ConfigDict(
+        type="TimmFeatures",
+        name=name,
+        drop_path=settings["drop_path"],
+        weights=str(pretrained) if pretrained else None,
+    )
+    config.decode_head.in_channels = channels
+    if settings["auxiliary_weight"]:
+        config.auxiliary_head.in_channels = channels[config.auxiliary_head.in_index]
+    else:
+        del config.auxiliary_head
+    return config
+
+
+def _segformer(settings: dict, pretrained: Path | None) -> ConfigDict:
+    """SegFormer as published (Xie et al., NeurIPS 2021)."""
+    name = settings["backbone"]
+    if name not in MIX_TRANSFORMERS:
+        raise BusflowError(f"there is no SegFormer {name}: it is none of {', '.join(MIX_TRANSFORMERS)}")
+    config = _published(SEGFORMER.format(name))
+    config.backbone.drop_path_rate = settings["drop_path"]
+    config.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(pretrained)} if pretrained else None
+    return config
+
+
+def _published(name: str) -> ConfigDict:
+    return Config.fromfile(CONFIGS / name, import_custom_modules=False).model
+
+
+def _losses(weight: float, balance_classes: bool) -> list[dict]:
+    # Over the pixels that count: mmseg's default divides by those of the padding too.
+    losses = [{"type": "CrossEntropyLoss", "avg_non_ignore": True, "loss_weight": weight}]
+    if balance_classes:
+        losses.append({"type": "LesionDice", "loss_weight": weight})
+    return losses
+
+
+def _check_weights(path: Path, backbone: BaseModule) -> None:
+    """mmengine takes what fits and only logs the rest: a foreign file would mean training from scratch."""
+    try:
+        loaded = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
+        shapes = {name: tensor.shape for name, tensor in loaded.get("state_dict", loaded).items()}
+    except Exception as error:  # whatever a broken file makes torch raise
+        raise BusflowError(f"{path} is no intact weights file ({error}); fetch it again") from error
+    unlike = [name for name, own in backbone.state_dict().items() if shapes.get(name) != own.shape]
+    if unlike:
+        raise BusflowError(
+            f"{path} does not hold this backbone's weights ({len(unlike)} are missing or of another shape, "
+            f"the first: {unlike[0]}); take the file that mmseg publishes for it"
+        )
