@@ -1,5 +1,6 @@
-"""What all scripts share: arguments that are JSON, and errors that are one line."""
+"""What all scripts share: arguments that are JSON, files that a task needs, and errors that are one line."""
 
+import argparse
 import errno
 import json
 import logging
@@ -33,6 +34,16 @@ def settings(text: str) -> dict:
     if not isinstance(value, dict):
         raise ValueError("a JSON object is expected")
     return value
+
+
+def files_of(
+    arguments: argparse.Namespace, names: list[str], parser: argparse.ArgumentParser
+) -> dict[str, Path]:
+    """The files of these arguments; the parser's usual error when the task at hand misses one."""
+    files = {name: getattr(arguments, name) for name in names}
+    if missing := [f"--{name.replace('_', '-')}" for name, path in files.items() if path is None]:
+        parser.error(f"task {arguments.task} needs {', '.join(missing)}")
+    return files
 
 
 def _program() -> str:

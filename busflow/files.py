@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,16 @@ def write_text(path: Path | str, text: str) -> None:
     """Atomically write UTF-8 text."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def publish(source: Path | str, path: Path | str) -> None:
+    """Give a finished file a second name: as a link, or as a copy where file systems differ."""
+    with atomic(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -1,4 +1,7 @@
-"""The classes, in the order of every table, matrix and network output."""
+"""Names that go through the whole study."""
 
+# The classes, in the order of every table, matrix and network output.
 LABELS = ("benign", "malignant", "normal")
-LESIONS = LABELS[:2]  # what detectors box and segmenters outline; also COCO category ids 1 and 2
+# What detectors box and segmenters outline; also COCO's category ids 1 and 2.
+LESIONS = LABELS[:2]
+SPLITS = ("train", "val", "test")

@@ -25,6 +25,17 @@ CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
 TASKS = ["classification", "detection", "segmentation"]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
+# What the trainings of all tasks run.
+ENGINE = [
+    *(f"engine/{name}.py" for name in ("augmentation", "datasets", "hooks", "provenance", "training")),
+    *("engine/checkpoints.py", "engine/timing.py", "data/images.py", "data/packing.py"),
+]
+
+# Of each task: the input files of its three rules by their option, the name of its predictions, the keys of
+# a protocol that shape its trainings, and the library files of its own.
+Unit = namedtuple("Unit", "train predict evaluate predictions of_protocol code evaluation_code")
+UNITS = {}
+
 
 def under_root(folder):
     return os.path.normpath(os.path.join(config["root"], folder))
@@ -58,6 +69,24 @@ def units(task, file, **only):
     return expand(f"{UNIT}/{file}", task=task, **wanted)
 
 
+def unit_file(task, file):
+    """One file of a unit of a task, for any protocol, model and seed."""
+    return f"{UNIT}/{file}".replace("{task}", task)
+
+
+def packed(task):
+    """The images of a task, as trainings and predictions read them."""
+    return {
+        "images": "<data>/index/images.csv",
+        "packed_images": f"<data>/packed/{task}/images.npy",
+        "packed_index": f"<data>/packed/{task}/index.csv",
+    }
+
+
+def place_in_registry(task):
+    return lambda wildcards: list(config["models"][task]).index(wildcards.model)
+
+
 def splits(task):
     """The split of a task under every protocol."""
     return expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=task)
@@ -67,7 +96,9 @@ def as_options(inputs):
     """Named input files as the options of a script, paths quoted."""
 
     def options(wildcards, input):
-        return " ".join(f"--{name} {shlex.join(flatten_paths(input[name]))}" for name in inputs)
+        return " ".join(
+            f"--{name.replace('_', '-')} {shlex.join(flatten_paths(input[name]))}" for name in inputs
+        )
 
     return options
 
@@ -76,27 +107,39 @@ def flatten_paths(paths):
     return [paths] if isinstance(paths, str) else list(paths)
 
 
-def training_settings(task):
+def training_settings(task, of_protocol=()):
     """Everything that shapes a model's weights, and nothing that does not (labels, mirrors)."""
 
     def settings(wildcards):
         entry = config["models"][task][wildcards.model]
+        protocol = config["protocols"][wildcards.protocol]
         shaping = {
             **config["training"][task],
             **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
-            "balance_classes": config["protocols"][wildcards.protocol]["balance_classes"],
+            **{key: protocol[key] for key in of_protocol},
         }
         return as_json(dict(sorted(shaping.items())))  # the order of an overlay must not retrain
 
     return settings
 
 
+def pretrained_weights(task, model):
+    """Name and entry of the weights that a model starts from; None: it starts from scratch."""
+    name = config["models"][task][model].get("pretrained")
+    if name and name not in config["weights"]:
+        raise WorkflowError(
+            f"models.{task}.{model}.pretrained names {name}, but the config's weights are "
+            f"{', '.join(config['weights']) or 'none'}"
+        )
+    return (name, config["weights"][name]) if name else None
+
+
 def pretrained_receipt(task):
     """The receipt of the weights that a model starts from, if it starts from any."""
 
     def receipt(wildcards):
-        entry = config["models"][task][wildcards.model]
-        return f"<data>/weights/{task}/{wildcards.model}.json" if entry.get("pretrained") else []
+        weights = pretrained_weights(task, wildcards.model)
+        return f"<data>/weights/{weights[0]}.json" if weights else []
 
     return receipt
 
@@ -105,102 +148,12 @@ def pretrained_argument(task):
     """The training's argument that names those weights."""
 
     def argument(wildcards, input):
-        pretrained = config["models"][task][wildcards.model].get("pretrained")
-        return f"--pretrained {Path(input.pretrained).with_name(pretrained['file'])}" if pretrained else ""
+        weights = pretrained_weights(task, wildcards.model)
+        return f"--pretrained {Path(input.pretrained).with_name(weights[1]['file'])}" if weights else ""
 
     return argument
 
 
-def pretrained_source(task, model):
-    """A model's pretrained weights in the form in which archives are fetched."""
-    pretrained = config["models"][task][model]["pretrained"]
-    return {"archive": pretrained["file"], "homepage": pretrained["urls"][0], **pretrained}
-
-
-# What the presentation depends on: labels and titles, so that a new label redraws and retrains nothing.
-PRESENTATION = as_json(
-    {
-        "study": config["study"],
-        "protocols": config["protocols"],
-        "sources": {
-            name: {key: source[key] for key in ("label", "original_task", "tasks")}
-            for name, source in config["sources"].items()
-        },
-        "models": {
-            task: {
-                name: {"label": entry["label"], "batch_size": entry["batch_size"]}
-                for name, entry in models.items()
-            }
-            for task, models in config["models"].items()
-        },
-        "figures": config["figures"],
-    }
-)
-
-Product = namedtuple("Product", "label command inputs")
-
-TABLES = {
-    "table1": Product("Table 1: sources", "table1", {"images": "<data>/index/images.csv"}),
-    "table2": Product("Table 2: classification split", "table2", {"splits": splits("classification")}),
-    "table3": Product(
-        "Table 3: detection split",
-        "table3",
-        {"splits": splits("detection"), "annotations": "<data>/index/annotations.csv"},
-    ),
-    "table4": Product("Table 4: segmentation split", "table4", {"splits": splits("segmentation")}),
-    "table5": Product(
-        "Table 5: classifiers", "table5", {"facts": "<results>/model_facts/classification.json"}
-    ),
-    "classification": Product(
-        "Classification: accuracy and F1",
-        "classification",
-        {"predictions": units("classification", "predictions.csv"), "splits": splits("classification")},
-    ),
-    "classification_per_class": Product(
-        "Classification: precision, recall and F1 by class",
-        "classification_per_class",
-        {"metrics": units("classification", "metrics.json")},
-    ),
-}
-
-LEAKAGE = expand("<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"])
-
-FIGURES = {
-    "fig2": Product("Figure 2: examples", "fig2", {"images": "<data>/index/images.csv"}),
-    "classification_summary": Product(
-        "Classification: accuracy and F1 with intervals",
-        "summary",
-        {"table": "<results>/tables/classification.csv"},
-    ),
-    "classification_timing": Product(
-        "Classification: prediction time", "timing", {"timing": units("classification", "timing.json")}
-    ),
-    "leakage": Product(
-        "Leakage of the splits",
-        "leakage",
-        {"leakage": LEAKAGE},
-    ),
-}
-for protocol, entry in config["protocols"].items():
-    label = entry["label"].lower()
-    FIGURES[f"fig3_{protocol}"] = Product(
-        f"Figure 3: confusion matrices, {label}",
-        "fig3",
-        {"metrics": units("classification", "metrics.json", protocol=protocol)},
-    )
-    FIGURES[f"classification_curves_{protocol}"] = Product(
-        f"Classification: training curves, {label}",
-        "curves",
-        {"history": units("classification", "history.csv", protocol=protocol)},
-    )
-    FIGURES[f"classification_roc_{protocol}"] = Product(
-        f"Classification: ROC, {label}",
-        "roc",
-        {"predictions": units("classification", "predictions.csv", protocol=protocol)},
-    )
-    for model, model_entry in config["models"]["classification"].items():
-        FIGURES[f"fig3_{protocol}_{model}"] = Product(
-            f"Figure 3: {model_entry['label']}, {label}",
-            "fig3",
-            {"metrics": units("classification", "metrics.json", protocol=protocol, model=model)},
-        )
+def weights_source(weights):
+    """Pretrained weights in the form in which archives are fetched."""
+    return {"archive": weights["file"], "homepage": weights["urls"][0], **weights}

@@ -139,7 +139,7 @@ rule pack_images:
         script="scripts/pack.py",
         code=code("data/packing.py", "data/images.py"),
         images="<data>/index/images.csv",
-        raw=expand("<data>/raw/{source}", source=config["sources"]),
+        raw=lambda w: expand("<data>/raw/{source}", source=sources_of(w.task)),
     output:
         images="<data>/packed/{task}/images.npy",
         index="<data>/packed/{task}/index.csv",
@@ -149,7 +149,9 @@ rule pack_images:
         "../envs/busflow.yaml"
     threads: 2
     params:
-        settings=lambda w: as_json({"size": config["training"][w.task]["image_size"]}),
+        settings=lambda w: as_json(
+            {"size": config["training"][w.task]["image_size"], "sources": sources_of(w.task)}
+        ),
     shell:
         "python {input.script} --images {input.images} --settings {params.settings:q} --threads {threads} "
         "--output-images {output.images} --output-index {output.index} > {log} 2>&1"
@@ -160,15 +162,15 @@ rule fetch_weights:
         script="scripts/fetch.py",
         code=code(*FETCHING),
     output:
-        receipt="<data>/weights/{task}/{model}.json",
+        receipt="<data>/weights/{weights}.json",
     log:
-        "<logs>/fetch/{task}_{model}.log",
+        "<logs>/fetch/weights_{weights}.log",
     retries: 1
     conda:
         "../envs/busflow.yaml"
     params:
-        settings=lambda w: as_json(pretrained_source(w.task, w.model)),
+        settings=lambda w: as_json(weights_source(config["weights"][w.weights])),
         folder=subpath(output.receipt, parent=True),
     shell:
-        "python {input.script} --source {wildcards.model} --settings {params.settings:q} "
+        "python {input.script} --source {wildcards.weights} --settings {params.settings:q} "
         "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"

@@ -159,7 +159,7 @@ rule audit:
         code=code("report/*", "metrics/*.py"),
         tables=expand("<results>/tables/{table}.csv", table=TABLES),
         leakage=LEAKAGE,
-        metrics=units("classification", "metrics.json"),
+        metrics=[units(task, "metrics.json") for task in TASKS],
     output:
         csv=report(
             "<results>/audit/ledger.csv",

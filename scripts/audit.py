@@ -9,9 +9,7 @@ from busflow.report import audit, tables
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--tables", required=True, type=Path, nargs="+", help="CSVs: table1 to 5, classification*"
-    )
+    parser.add_argument("--tables", required=True, type=Path, nargs="+", help="the CSVs of the tables")
     parser.add_argument(
         "--leakage", required=True, type=Path, nargs="+", help="<protocol>/classification.json"
     )

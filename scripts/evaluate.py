@@ -3,14 +3,15 @@
 import argparse
 from pathlib import Path
 
-from busflow.cli import run
+from busflow.cli import files_of, run
 from busflow.files import write_json
-from busflow.metrics import classification, detection
+from busflow.metrics import classification, detection, segmentation
 
 # task: (function, its input files in order)
 TASKS = {
     "classification": (classification.evaluate, ["predictions", "split"]),
     "detection": (detection.evaluate, ["predictions", "split", "annotations", "images"]),
+    "segmentation": (segmentation.evaluate, ["predictions", "split", "masks"]),
 }
 
 
@@ -21,13 +22,11 @@ def main() -> None:
     parser.add_argument("--split", required=True, type=Path)
     parser.add_argument("--annotations", type=Path, help="the index's boxes (detection)")
     parser.add_argument("--images", type=Path, help="the index's images (detection)")
+    parser.add_argument("--masks", type=Path, help="folder of the index masks (segmentation)")
     parser.add_argument("--output", required=True, type=Path, help="metrics.json")
     arguments = parser.parse_args()
     evaluate, inputs = TASKS[arguments.task]
-    missing = [f"--{name}" for name in inputs if getattr(arguments, name) is None]
-    if missing:
-        parser.error(f"task {arguments.task} needs {', '.join(missing)}")
-    write_json(arguments.output, evaluate(*(getattr(arguments, name) for name in inputs)))
+    write_json(arguments.output, evaluate(*files_of(arguments, inputs, parser).values()))
 
 
 if __name__ == "__main__":

@@ -1,35 +1,41 @@
 """Train one model; resumes if it was interrupted."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 import torch
 
-from busflow.cli import run, settings
+from busflow.cli import files_of, run, settings
+
+# task: what it trains on, beside the packed images
+INPUTS = {"classification": ["split"], "detection": ["train", "val"], "segmentation": ["split", "masks"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", required=True, choices=["classification"])
+    parser.add_argument("--task", required=True, choices=INPUTS)
     parser.add_argument("--settings", required=True, type=settings, help="of model and training, JSON")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--images", required=True, type=Path, help="index of images")
-    parser.add_argument("--split", required=True, type=Path)
     parser.add_argument("--packed-images", required=True, type=Path)
     parser.add_argument("--packed-index", required=True, type=Path)
+    parser.add_argument("--split", type=Path, help="split (classification, segmentation)")
+    parser.add_argument("--train", type=Path, help="view of the training images (detection)")
+    parser.add_argument("--val", type=Path, help="view of the validation images (detection)")
+    parser.add_argument("--masks", type=Path, help="folder of index masks (segmentation)")
     parser.add_argument("--pretrained", type=Path, help="pretrained weights; none: from scratch")
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--workers", required=True, type=int, help="processes that load batches; 0: none")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    from busflow.engine import classification
-
-    inputs = {name: getattr(args, name) for name in ("images", "split", "packed_images", "packed_index")}
+    inputs = files_of(args, ["images", "packed_images", "packed_index", *INPUTS[args.task]], parser)
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
-    classification.train(inputs, args.settings, args.seed, args.workers, args.state, args.output)
+    torch.set_num_threads(args.threads)
+    task = importlib.import_module(f"busflow.engine.{args.task}")
+    task.train(inputs, args.settings, args.seed, args.workers, args.state, args.output)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -51,6 +52,36 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
         raise UnusableImage(f"absurd size: more than {MAX_PIXELS} pixels") from None
     except Exception as error:  # damaged data makes decoders raise nearly anything
         raise UnusableImage(f"damaged: {error}") from error
+
+
+def decode_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Read a lesion mask: one grey level for the lesion, black around it.
+
+    The colour tells, not the alpha: BUSI has RGBA masks that are opaque all over.
+
+    Args:
+        path: an existing file.
+        shape: height and width of the image that the mask belongs to.
+
+    Returns:
+        bool array [height, width], true in the lesion.
+
+    Raises:
+        UnusableImage: what `decode` refuses, another shape, or more levels than two.
+    """
+    try:
+        mask = decode(path.read_bytes(), path.suffix)
+    except UnusableImage as problem:
+        raise UnusableImage(f"unusable mask: {path.name} is {problem}") from problem
+    if mask.shape != shape:
+        sizes = f"{path.name} is {mask.shape[1]} × {mask.shape[0]} px, the image {shape[1]} × {shape[0]} px"
+        raise UnusableImage(f"mask of another size: {sizes}")
+    levels = np.unique(mask)
+    if len(levels) > 2 or levels[0] != 0:
+        raise UnusableImage(
+            f"mask not binary: {path.name} has {len(levels)} grey levels, {levels[0]} the lowest"
+        )
+    return mask > 0
 
 
 def pixel_sha256(grey: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from busflow.data.coco_vid import Box
-from busflow.data.images import THUMBNAIL_SIDE, UnusableImage, decode, pixel_sha256, thumbnail
+from busflow.data.images import THUMBNAIL_SIDE, UnusableImage, decode, decode_mask, pixel_sha256, thumbnail
 from busflow.data.readers import READERS, ImageFile, Layout
 from busflow.errors import BusflowError
 from busflow.files import atomic, write_csv
@@ -166,7 +166,7 @@ def _lesions(image: ImageFile, shape: tuple[int, int]) -> list[dict]:
         raise UnusableImage("missing mask: a lesion needs at least one")
     lesions = []
     for path in image.masks:
-        mask = _mask(path, shape)
+        mask = decode_mask(path, shape)
         if image.label == "normal" and mask.any():
             raise UnusableImage(f"lesion in a normal: {path.name} is not empty")
         if image.label != "normal" and not mask.any():
@@ -174,22 +174,6 @@ def _lesions(image: ImageFile, shape: tuple[int, int]) -> list[dict]:
         if image.label != "normal":
             lesions.append({"label": image.label, **_bounds(mask), "mask_path": path.as_posix()})
     return lesions
-
-
-def _mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    try:
-        mask = decode(path.read_bytes(), path.suffix)
-    except UnusableImage as problem:
-        raise UnusableImage(f"unusable mask: {path.name} is {problem}") from problem
-    if mask.shape != shape:
-        sizes = f"{path.name} is {mask.shape[1]} × {mask.shape[0]} px, the image {shape[1]} × {shape[0]} px"
-        raise UnusableImage(f"mask of another size: {sizes}")
-    levels = np.unique(mask)
-    if len(levels) > 2 or levels[0] != 0:
-        raise UnusableImage(
-            f"mask not binary: {path.name} has {len(levels)} grey levels, {levels[0]} the lowest"
-        )
-    return mask > 0
 
 
 def _bounds(mask: np.ndarray) -> dict:

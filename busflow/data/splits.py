@@ -15,10 +15,10 @@ from sklearn.model_selection import train_test_split
 from busflow.data.errata import corrected_labels
 from busflow.data.group_split import excess_imbalance, hold_out_groups
 from busflow.errors import BusflowError
+from busflow.labels import SPLITS
 
 TASKS = ("classification", "detection", "segmentation")
 PROTOCOLS = ("paper", "grouped")
-SPLITS = ("train", "val", "test")
 
 # What protocol grouped holds out, in this order, of all that is to be divided: the paper's 8:1:1, 95:5 of
 # the upstream training part, and 80:20 twice.

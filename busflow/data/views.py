@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busflow.data.splits import SPLITS
 from busflow.errors import BusflowError
 from busflow.files import write_json
-from busflow.labels import LESIONS
+from busflow.labels import LESIONS, SPLITS
 
 
 def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFrame, output: Path) -> None:
@@ -28,11 +27,7 @@ def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFr
         BusflowError: an image is not in the index, a box is broken or of an unknown category, or a split
             has no box at all.
     """
-    split = split.merge(images[["image_id", "width", "height"]], on="image_id", how="left").sort_values(
-        "image_id"
-    )
-    for image_id in split.loc[split["width"].isna(), "image_id"]:
-        raise BusflowError(f"the split names {image_id}, which images.csv lacks; run rule build_index again")
+    split = with_sizes(split, images)
     boxes = _clipped(annotations.merge(split, on="image_id", suffixes=("_upstream", "")))
     for name in SPLITS:
         view = _coco(split[split["split"] == name], boxes[boxes["split"] == name])
@@ -42,6 +37,18 @@ def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFr
                 "check sources.<id>.tasks and data/index/quarantine.csv"
             )
         write_json(output / f"{name}.json", view)
+
+
+def with_sizes(split: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """The split sorted by image_id, with the ``width`` and ``height`` that the index gives each image.
+
+    Raises BusflowError when an image is not in the index.
+    """
+    sizes = images[["image_id", "width", "height"]]
+    sized = split.merge(sizes, on="image_id", how="left").sort_values("image_id")
+    for image_id in sized.loc[sized["width"].isna(), "image_id"]:
+        raise BusflowError(f"the split names {image_id}, which images.csv lacks; run rule build_index again")
+    return sized
 
 
 def load_view(path: Path) -> dict:

@@ -16,12 +16,12 @@ from busflow.data.packing import PackedImages
 from busflow.data.views import load_view
 from busflow.engine import timing, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
-from busflow.engine.checkpoints import load_weights, save_weights
+from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import BEST
 from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.errors import BusflowError
-from busflow.files import write_csv, write_json, write_text
+from busflow.files import publish, write_csv, write_json, write_text
 from busflow.labels import LESIONS
 from busflow.models.detectors import Detector, build_network, learning_rate_scale, prior_sides
 
@@ -107,11 +107,9 @@ def train(
         accumulation=accumulation_steps(batch, micro),
         seed=seed,
         folder=folder,
+        meta={"settings": settings, "categories": list(LESIONS)},
     )
-    best = load_weights(folder / BEST)
-    network.load_state_dict(best["state_dict"])
-    meta = {"settings": settings, "categories": list(LESIONS), "epoch": best["meta"]["epoch"]}
-    save_weights(output / "weights.pth", network, meta)
+    publish(folder / BEST, output / "weights.pth")
     write_csv(output / "history.csv", pd.DataFrame(history))
     device = torch.device(get_device())
     write_json(output / "run.json", run_record(settings, described, device, history[-1]["seconds"]))

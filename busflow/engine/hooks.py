@@ -42,12 +42,13 @@ class SnapshotHook(Hook):
         folder: of the run; holds ``state.pth`` and ``best.pth``.
         metric: key of the validation metrics; greater is better, the first of equals stays. As long
             as it is zero, though, the latest weights are the best: a detector takes a while to find anything.
+        meta: plain values to keep beside the best weights.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, folder: Path, metric: str):
-        self.folder, self.metric = folder, metric
+    def __init__(self, folder: Path, metric: str, meta: dict):
+        self.folder, self.metric, self.meta = folder, metric, meta
 
     def before_train(self, runner: Runner) -> None:
         hub = runner.message_hub
@@ -83,11 +84,16 @@ class SnapshotHook(Hook):
         if metrics[self.metric] > hub.get_info("best_score") or hub.get_info("best_score") <= 0:
             hub.update_info("best_score", metrics[self.metric], resumed=True)
             # Before the state: a run killed in between repeats the epoch and finds the same best.
-            save_weights(self.folder / BEST, _unwrapped(runner).network, {"epoch": runner.epoch})
-        with atomic(self.folder / STATE) as temporary:
-            runner.save_checkpoint(
-                os.fspath(temporary.parent), temporary.name, meta={"epoch": runner.epoch, "iter": runner.iter}
-            )
+            meta = {**self.meta, "epoch": runner.epoch}
+            save_weights(self.folder / BEST, _unwrapped(runner).network, meta)
+        # After the last epoch nothing is left to resume, and the state is three times the weights.
+        if runner.epoch < runner.max_epochs:
+            with atomic(self.folder / STATE) as temporary:
+                runner.save_checkpoint(
+                    os.fspath(temporary.parent),
+                    temporary.name,
+                    meta={"epoch": runner.epoch, "iter": runner.iter},
+                )
         write_json(self.folder / "history.json", hub.get_info("history"))
 
 

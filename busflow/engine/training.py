@@ -10,7 +10,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from busflow.engine.hooks import STATE, EpochSeedHook, SnapshotHook
+from busflow.engine.hooks import BEST, STATE, EpochSeedHook, SnapshotHook
 
 
 def train(
@@ -23,6 +23,7 @@ def train(
     accumulation: int,
     seed: int,
     folder: Path,
+    meta: dict,
 ) -> list[dict]:
     """Train to the last epoch, resuming from ``folder`` if a run was interrupted there.
 
@@ -38,7 +39,8 @@ def train(
         optimizer: of the model's parameters, with the peak learning rate.
         accumulation: training batches per step of the optimiser.
         seed: of everything random.
-        folder: of the run; afterwards it holds ``best.pth``.
+        folder: of the run; afterwards it holds ``best.pth``, the weights of the best epoch.
+        meta: plain values that go into that file beside the weights and the epoch.
 
     Returns:
         The history: one row per epoch.
@@ -46,6 +48,7 @@ def train(
     training, evaluation = loaders
     wrapper = AmpOptimWrapper if settings["amp"] and torch.cuda.is_available() else OptimWrapper
     state = folder / STATE
+    resume = state.exists() and (folder / BEST).exists()
     runner = Runner(
         model=model,
         work_dir=str(folder),
@@ -62,9 +65,9 @@ def train(
             "logger": {"type": "LoggerHook", "interval": max(1, len(training) // 4)},
             "checkpoint": None,
         },
-        custom_hooks=[EpochSeedHook(), SnapshotHook(folder, select_by)],
-        load_from=str(state) if state.exists() else None,
-        resume=state.exists(),
+        custom_hooks=[EpochSeedHook(), SnapshotHook(folder, select_by, meta)],
+        load_from=str(state) if resume else None,
+        resume=resume,
         randomness={"seed": seed, "deterministic": not torch.cuda.is_available()},
         # SnapshotHook keeps the history; mmengine's own goes into a folder named by the second.
         visualizer={"type": "Visualizer", "vis_backends": []},

@@ -1,15 +1,13 @@
 """Read the boxes that a detector predicts and those that it should, and refuse what cannot be scored."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from busflow.errors import BusflowError
 from busflow.labels import LESIONS
-from busflow.metrics.inputs import read_split, read_table
+from busflow.metrics.inputs import read_entries, read_table, read_test_images, refuse
 
 BOX = ["x", "y", "w", "h"]
 
@@ -32,23 +30,20 @@ def read_truth(split_path: Path | str, annotations_path: Path | str, images_path
 
     Raises BusflowError when the split has no test image, or an image or a box of it cannot be scored.
     """
-    split = read_split(split_path)
-    test = split[split["split"] == "test"].sort_values("image_id", ignore_index=True)
-    if test.empty:
-        raise BusflowError(f"{split_path}: has no test image; make the splits again")
+    test = read_test_images(split_path)
     sizes = read_table(images_path, ["image_id", "path", "width", "height"])
     images = test.merge(sizes[["image_id", "path", "width", "height"]], on="image_id", how="left")
-    _refuse(
-        images, images["width"].isna(), split_path, f"{images_path} lacks the image; build the index again"
-    )
+    rebuild = "build the index again"
+    refuse(images, images["width"].isna(), split_path, f"{images_path} lacks the image", rebuild)
     images["video"] = images["image_id"].str.rpartition("/")[0]
     annotations = read_table(annotations_path, ["annotation_id", "image_id", *BOX])
     boxes = annotations[["image_id", *BOX]].merge(images[["image_id", "label"]], on="image_id")
     boxes[BOX] = boxes[BOX].apply(pd.to_numeric, errors="coerce").astype(float)
     values = boxes[BOX].to_numpy()
     fault = ~np.isfinite(values).all(axis=1) | (values[:, 2:] <= 0).any(axis=1)
-    _refuse(boxes, fault, annotations_path, "a box without a positive size; build the index again")
-    _refuse(boxes, ~boxes["label"].isin(LESIONS), split_path, f"has boxes but is not {' or '.join(LESIONS)}")
+    refuse(boxes, fault, annotations_path, "a box without a positive size", rebuild)
+    mislabelled = ~boxes["label"].isin(LESIONS)
+    refuse(boxes, mislabelled, split_path, f"has boxes but is not {' or '.join(LESIONS)}", rebuild)
     return Truth(images, _on_images(boxes, images))
 
 
@@ -61,22 +56,14 @@ def read_detections(path: Path | str, truth: Truth) -> pd.DataFrame:
     Raises BusflowError that names the file, the image and the fault: another category, a box that is not four
     numbers or has a negative size, a score outside [0, 1], an image that is not in the test split.
     """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(entries, list):
-            raise ValueError("it is not a list")
-        columns = {key: [str(entry[key]) for entry in entries] for key in ("image_id", "label")}
-        boxes, scores = ([entry[key] for entry in entries] for key in ("bbox", "score"))
-    except FileNotFoundError:
-        raise BusflowError(f"{path}: no such file; run the rule that makes it") from None
-    except (ValueError, TypeError, KeyError) as error:
-        reason = f"an entry lacks {error}" if isinstance(error, KeyError) else error
-        raise BusflowError(f"{path}: not a list of detections ({reason}); predict again") from None
+    entries = read_entries(path, "detections", ("image_id", "label", "bbox", "score"))
+    boxes = entries["bbox"]
+    columns = {key: [str(value) for value in entries[key]] for key in ("image_id", "label")}
     table = pd.DataFrame(columns, dtype=object)
     fault = [not isinstance(box, list) or len(box) != len(BOX) for box in boxes]
-    _refuse(table, fault, path, "a box is not [x, y, w, h]; predict again")
+    refuse(table, fault, path, "a box is not [x, y, w, h]")
     table[BOX] = _numbers([number for box in boxes for number in box]).reshape(-1, len(BOX))
-    table["score"] = _numbers(scores)
+    table["score"] = _numbers(entries["score"])
     values = table[BOX].to_numpy()
     for fault, words in (
         (~table["image_id"].isin(truth.images["image_id"]), "not an image of the test split"),
@@ -85,7 +72,7 @@ def read_detections(path: Path | str, truth: Truth) -> pd.DataFrame:
         ((values[:, 2:] < 0).any(axis=1), "a box has a negative size"),
         (~table["score"].between(0, 1), "a score is not in [0, 1]"),
     ):
-        _refuse(table, fault, path, f"{words}; predict again")
+        refuse(table, fault, path, words)
     table = _on_images(table, truth.images)
     order = np.lexsort((-table["score"], table["image"]))
     return table.iloc[order].reset_index(drop=True)
@@ -103,10 +90,3 @@ def _on_images(boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 def _numbers(values: list) -> np.ndarray:
     """Floats [N]; whatever is no number becomes NaN."""
     return pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(float)
-
-
-def _refuse(table: pd.DataFrame, bad: pd.Series | np.ndarray | list, path: Path | str, fault: str) -> None:
-    bad = np.asarray(bad, dtype=bool)
-    if bad.any():
-        first = table["image_id"].iloc[int(bad.argmax())]
-        raise BusflowError(f"{path}: {fault} (image {first}; {bad.sum()} in all)")

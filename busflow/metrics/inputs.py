@@ -1,5 +1,6 @@
 """Read predictions and splits, and refuse what cannot be scored."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,32 @@ def read_split(path: Path | str) -> pd.DataFrame:
     return table
 
 
+def read_test_images(path: Path | str) -> pd.DataFrame:
+    """The test images of a split, sorted by image_id. Raises BusflowError when it has none."""
+    split = read_split(path)
+    test = split[split["split"] == "test"].sort_values("image_id", ignore_index=True)
+    if test.empty:
+        raise BusflowError(f"{path}: has no test image; make the splits again")
+    return test
+
+
+def read_entries(path: Path | str, kind: str, keys: tuple[str, ...]) -> dict[str, list]:
+    """Read a JSON list of objects; the values under each of the keys, in the order of the list.
+
+    Raises BusflowError when it is no such list (of ``kind``, to name it) or an object lacks a key.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(entries, list):
+            raise ValueError("it is not a list")
+        return {key: [entry[key] for entry in entries] for key in keys}
+    except FileNotFoundError:
+        raise BusflowError(f"{path}: no such file; run the rule that makes it") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = f"an entry lacks {error}" if isinstance(error, KeyError) else error
+        raise BusflowError(f"{path}: not a list of {kind} ({reason}); predict again") from None
+
+
 def read_predictions(path: Path | str) -> pd.DataFrame:
     """Read the predictions of a classifier and check each row.
 
@@ -46,14 +73,14 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     table = read_table(path, ["image_id", "source", "label", "prediction", *PROBABILITIES])
     _unique(table, path)
     for column in ("label", "prediction"):
-        _refuse(table, ~table[column].isin(LABELS), path, f"{column} is not one of {', '.join(LABELS)}")
+        refuse(table, ~table[column].isin(LABELS), path, f"{column} is not one of {', '.join(LABELS)}")
     table[PROBABILITIES] = table[PROBABILITIES].apply(pd.to_numeric, errors="coerce")
     values = table[PROBABILITIES].to_numpy()
-    _refuse(table, ~np.isfinite(values).all(axis=1), path, "a probability is not a number")
-    _refuse(table, ((values < 0) | (values > 1)).any(axis=1), path, "a probability is outside [0, 1]")
-    _refuse(table, abs(values.sum(axis=1) - 1) > 1e-4, path, "the probabilities do not sum to 1")
+    refuse(table, ~np.isfinite(values).all(axis=1), path, "a probability is not a number")
+    refuse(table, ((values < 0) | (values > 1)).any(axis=1), path, "a probability is outside [0, 1]")
+    refuse(table, abs(values.sum(axis=1) - 1) > 1e-4, path, "the probabilities do not sum to 1")
     chosen = values[np.arange(len(table)), indices(table["prediction"])]
-    _refuse(table, chosen < values.max(axis=1) - 1e-6, path, "prediction is not the most probable class")
+    refuse(table, chosen < values.max(axis=1) - 1e-6, path, "prediction is not the most probable class")
     return table
 
 
@@ -71,7 +98,7 @@ def match(predictions: pd.DataFrame, split: pd.DataFrame, path: Path | str) -> p
             f"{len(extra)} predictions without a test image (first: {(absent + extra)[0]}); predict again"
         )
     joined = predictions.merge(test[["image_id", "label", "group"]], on="image_id", suffixes=("", "_split"))
-    _refuse(joined, joined["label"] != joined["label_split"], path, "label differs from the split's label")
+    refuse(joined, joined["label"] != joined["label_split"], path, "label differs from the split's label")
     return joined.drop(columns="label_split").sort_values("image_id", ignore_index=True)
 
 
@@ -80,12 +107,19 @@ def indices(labels: pd.Series) -> np.ndarray:
     return pd.Categorical(labels, categories=LABELS).codes.astype(np.intp)
 
 
-def _unique(table: pd.DataFrame, path: Path | str) -> None:
-    _refuse(table, table["image_id"].duplicated(), path, "image_id occurs more than once")
-
-
-def _refuse(table: pd.DataFrame, bad: pd.Series | np.ndarray, path: Path | str, fault: str) -> None:
-    bad = np.asarray(bad)
+def refuse(
+    table: pd.DataFrame,
+    bad: pd.Series | np.ndarray | list,
+    path: Path | str,
+    fault: str,
+    remedy: str = "predict again",
+) -> None:
+    """Raise BusflowError if any row of the table, read from ``path``, is bad; it names the first image."""
+    bad = np.asarray(bad, dtype=bool)
     if bad.any():
         first = table["image_id"].iloc[int(bad.argmax())]
-        raise BusflowError(f"{path}: {fault} (image {first}; {bad.sum()} in all); predict again")
+        raise BusflowError(f"{path}: {fault} (image {first}; {bad.sum()} in all); {remedy}")
+
+
+def _unique(table: pd.DataFrame, path: Path | str) -> None:
+    refuse(table, table["image_id"].duplicated(), path, "image_id occurs more than once")

@@ -7,11 +7,14 @@ import pandas as pd
 from busflow.files import read_json
 from busflow.report.claims_classification import classification_claims
 from busflow.report.claims_data import data_claims, network_claims
+from busflow.report.claims_detection import check_detection_metrics, detection_claims
 from busflow.report.claims_printed import printed_claims
 from busflow.report.evidence import Claim, Evidence, check_metrics
 from busflow.report.tables import Table
+from busflow.report.units import units
 
-ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3")
+ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6")
+CHECKS = {"classification": check_metrics, "detection": check_detection_metrics}
 TITLES = {
     "id": "Id",
     "claim": "Claim",
@@ -30,22 +33,26 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
 
     Our own tables and metrics must obey the identities that the paper's are held to, else BusflowError.
     """
-    for path in metrics:
-        check_metrics(read_json(path), str(path))
+    for unit in units(metrics, settings):
+        CHECKS[unit.task](read_json(unit.path), str(unit.path))
     evidence = Evidence(tables, leakage, settings)
     claims = [
         *data_claims(evidence),
         *network_claims(evidence),
         *printed_claims(),
         *classification_claims(evidence),
+        *detection_claims(evidence),
     ]
     claims.sort(key=lambda claim: ORDER.index(claim.id.split(".")[0]))
     data = pd.DataFrame(claims, columns=Claim._fields)[list(TITLES)]
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in data["verdict"].value_counts().items())
-    splits = evidence.tables["classification"].drop_duplicates("protocol")
-    digests = ", ".join(f"{row.protocol} {row.split_sha256[:12]}" for row in splits.itertuples())
+    digests = ", ".join(
+        f"{task} {row.protocol} {row.split_sha256[:12]}"
+        for task in CHECKS
+        for row in evidence.tables[task].drop_duplicates("protocol").itertuples()
+    )
     notes = [
-        f"n = {len(data)} claims: {verdicts}. Splits for classification: {digests}.",
+        f"n = {len(data)} claims: {verdicts}. Splits: {digests}.",
         "“Corrected” follows by arithmetic from what the paper prints; in brackets 95 % intervals.",
         "Verdicts are rules on numbers. Reproduced: equal to the printed digits, or the statement holds. "
         "Within CI: the printed value lies in our interval. Undefined: the quantity does not exist. "

@@ -9,13 +9,23 @@ import pandas as pd
 
 from busflow.errors import BusflowError
 from busflow.files import read_json
-from busflow.metrics.classification import per_class
+from busflow.metrics.confusion import per_class
 from busflow.report.paper import sums
 from busflow.report.tables_data import COLUMNS
 from busflow.report.units import by_protocol, foreign_sources
 from busflow.report.verdicts import NOT_TESTABLE
 
-TABLES = ("table1", "table2", "table3", "table4", "table5", "classification", "classification_per_class")
+TABLES = (
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "table6",
+    "classification",
+    "classification_per_class",
+    "detection",
+)
 
 
 class Claim(NamedTuple):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from busflow.labels import LABELS
-from busflow.metrics.classification import per_class
+from busflow.metrics.confusion import per_class
 from busflow.metrics.inputs import read_predictions
 from busflow.report.style import (
     CLASS_COLOURS,

@@ -7,7 +7,8 @@ import pandas as pd
 
 from busflow.files import read_json, sha256
 from busflow.labels import LABELS
-from busflow.metrics.classification import INTERVALS, count, matrices_per_group, per_class, summary
+from busflow.metrics.classification import INTERVALS, count, matrices_per_group
+from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import match, read_predictions, read_split
 from busflow.metrics.uncertainty import cluster_bootstrap, holm, mcnemar
 from busflow.report.paper import printed

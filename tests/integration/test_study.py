@@ -1,4 +1,4 @@
-"""A whole small study through Snakemake: two classifiers, two protocols, phantoms."""
+"""A whole small study through Snakemake: two classifiers, a detector, two protocols, phantoms."""
 
 import json
 import shutil
@@ -18,27 +18,31 @@ PHANTOMS = {
     "rodrigues": "phantom:rodrigues?seed=3&benign=15&malignant=15",
 }
 MODELS = ["convnext_atto", "convnext_femto"]
+DETECTOR = "convnext_tiny"
 
 
 def overlay(checkout: Path, **changes) -> Path:
-    """The demo, shrunk to two models and an epoch."""
-    demo = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]["classification"]
+    """The demo, shrunk to three small models and an epoch."""
+    demo = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
     study = {
         "sources": {name: {"urls": [url]} for name, url in PHANTOMS.items()},
         "splits": {"balance_tolerance": 0.2},
         "timing": {"iterations": 3, "warmup": 1},
         "models": {
             "classification": {
-                name: {"epochs": 1, "batch_size": 8} if name in MODELS else None for name in demo
-            }
+                name: {"epochs": 1, "batch_size": 8} if name in MODELS else None
+                for name in demo["classification"]
+            },
+            "detection": {
+                name: {"backbone": "convnext_atto"} if name == DETECTOR else None
+                for name in demo["detection"]
+            },
         },
+        "weights": {"donor": {"file": "femto.pth", "urls": [f"file:{checkout}/donor.pth"]}},
         **changes,
     }
     # One of the two starts from pretrained weights, fetched like an archive.
-    study["models"]["classification"]["convnext_femto"]["pretrained"] = {
-        "file": "femto.pth",
-        "urls": [f"file:{checkout}/donor.pth"],
-    }
+    study["models"]["classification"]["convnext_femto"]["pretrained"] = "donor"
     path = checkout / "overlay.yaml"
     path.write_text(yaml.safe_dump(study))
     return path
@@ -70,12 +74,21 @@ def test_every_contracted_file_is_made(study):
         for protocol in ("paper", "grouped")
         for model in MODELS
     ]
-    files = ["weights.pth", "predictions.csv", "metrics.json", "history.csv", "timing.json", "run.json"]
-    expected = [unit / name for unit in units for name in files]
-    expected += [study / f"results/tables/table{k}.{kind}" for k in range(1, 6) for kind in ("csv", "md")]
+    files = ["weights.pth", "metrics.json", "history.csv", "timing.json", "run.json"]
+    expected = [unit / name for unit in units for name in [*files, "predictions.csv"]]
+    detector = study / f"results/grouped/detection/{DETECTOR}/seed0"
+    expected += [detector / name for name in [*files, "predictions.json"]]
+    expected += [study / f"results/tables/table{k}.{kind}" for k in range(1, 7) for kind in ("csv", "md")]
     expected += [
         study / f"results/figures/{name}.{kind}"
-        for name in ("fig1_workflow", "fig2", "fig3_paper", "fig3_grouped", "fig3_paper_convnext_atto")
+        for name in (
+            "fig1_workflow",
+            "fig2",
+            "fig3_paper",
+            "fig3_grouped",
+            "fig4_paper",
+            "fig6_grouped",
+        )
         for kind in ("svg", "png")
     ]
     expected += [study / "results/audit/ledger.md", study / "results/report.html"]
@@ -103,7 +116,7 @@ def test_the_results_agree_with_each_other(study):
 
 @pytest.mark.slow
 def test_pretrained_weights_are_fetched_recorded_and_used(study):
-    receipt = json.loads((study / "data/weights/classification/convnext_femto.json").read_text())
+    receipt = json.loads((study / "data/weights/donor.json").read_text())
     inputs = {
         model: json.loads((study / f"results/paper/classification/{model}/seed0/run.json").read_text())[
             "inputs"

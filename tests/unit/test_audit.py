@@ -5,19 +5,29 @@ import runpy
 import sys
 from pathlib import Path
 
+import detection_files
 import numpy as np
 import pandas as pd
 import pytest
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_csv
-from busflow.report import tables_classification, tables_data, verdicts
-from busflow.report.audit import ledger
+from busflow.report import tables_classification, tables_data, tables_detection, verdicts
+from busflow.report.audit import CHECKS, ledger
 from busflow.report.evidence import check_metrics, check_tables
 from busflow.report.paper import facts, identities, nano_matrix, printed
-from study_files import LIN, study_settings, write_facts, write_study
+from study_files import LIN, write_facts, write_study
+from study_files import study_settings as classification_settings
 
 ROOT = Path(__file__).parents[2]
+
+
+def study_settings(notice=None) -> dict:
+    """Three classifiers and two detectors."""
+    settings = classification_settings(notice=notice)
+    detectors = detection_files.study_settings(models=("convnext_tiny", "swin_base"))
+    settings["models"] |= detectors["models"]
+    return settings
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +35,7 @@ def study(tmp_path_factory):
     settings = study_settings()
     root = tmp_path_factory.mktemp("study")
     paths = write_study(root, settings)
+    detected = detection_files.write_study(tmp_path_factory.mktemp("detection"), settings)["metrics"]
     made = {
         "table1": tables_data.table1(root / "index/images.csv", settings),
         "table2": tables_data.table2(paths["classification"], settings),
@@ -37,7 +48,10 @@ def study(tmp_path_factory):
         "classification_per_class": tables_classification.classification_per_class(
             paths["metrics"], settings
         ),
+        "table6": tables_detection.table6(detected, settings),
+        "detection": tables_detection.detection(detected, settings),
     }
+    paths["metrics"] += detected
     return {name: table.data for name, table in made.items()}, paths
 
 
@@ -241,7 +255,7 @@ def test_a_missing_table_is_named(study, tmp_path):
 def test_our_tables_and_metrics_obey_the_identities(study):
     check_tables(study[0])
     for path in study[1]["metrics"]:
-        check_metrics(read_json(path), str(path))
+        CHECKS[path.parts[-4]](read_json(path), str(path))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +278,7 @@ def test_a_table_that_does_not_add_up_is_refused(study, name, column):
     ],
 )
 def test_metrics_that_contradict_their_matrix_are_refused(study, change, message):
-    metrics = read_json(study[1]["metrics"][-1])
+    metrics = read_json(study[1]["metrics"][0])
     change(metrics)
     with pytest.raises(BusflowError, match=message):
         check_metrics(metrics, "metrics.json")

@@ -1,12 +1,13 @@
 """What Snakemake plans, without running it."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from studies import dry_run
+from studies import ROOT, dry_run
 
 
 def write(folder: Path, **overlay) -> Path:
@@ -20,9 +21,10 @@ def jobs(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
-def test_the_demo_trains_every_classifier_under_both_protocols(tmp_path):
+def test_the_demo_trains_every_model_under_both_protocols(tmp_path):
     planned = jobs(dry_run("--config", f"root={tmp_path}").stdout)
     assert planned["train_classification"] == planned["predict_classification"] == 8 * 2
+    assert planned["train_detection"] == planned["evaluate_detection"] == 7 * 2
     assert planned["fetch_archive"] == 3 and planned["split_images"] == 3 * 2 and planned["report"] == 1
 
 
@@ -30,7 +32,8 @@ def test_the_papers_study_is_planned_whole_without_touching_data(tmp_path):
     done = dry_run("--configfile", "config/paper.yaml", "--config", f"root={tmp_path}/paper")
     planned = jobs(done.stdout)
     assert planned["train_classification"] == 8 * 2 * 5
-    assert planned["fetch_weights"] == 8
+    assert planned["train_detection"] == 7 * 2 * 5
+    assert planned["fetch_weights"] == 10  # each once, whoever starts from it
     assert not (tmp_path / "paper").exists()
 
 
@@ -46,14 +49,47 @@ def test_a_new_model_is_one_entry(tmp_path):
     assert f"{tmp_path}/results/grouped/classification/resnet50/seed0/weights.pth" in done.stdout
 
 
-@pytest.mark.parametrize("target", ["data", "classification", "tables", "figures", "report", "all"])
+@pytest.mark.parametrize(
+    "target", ["data", "classification", "detection", "tables", "figures", "report", "all"]
+)
 def test_the_named_targets_can_be_asked_for(tmp_path, target):
-    assert jobs(dry_run(target, "--config", f"root={tmp_path}").stdout)["fetch_archive"] == 3
+    planned = jobs(dry_run(target, "--config", f"root={tmp_path}").stdout)
+    assert planned["fetch_archive"] == 3
 
 
 def test_settings_of_a_training_hold_what_shapes_the_weights_and_no_label(tmp_path):
     shown = dry_run("--printshellcmds", "--config", f"root={tmp_path}").stdout
     commands = [line for line in shown.splitlines() if "scripts/train.py" in line and "--task" in line]
-    assert len(commands) == 16
+    assert len(commands) == (8 + 7) * 2
     assert all('"batch_size"' in line and '"epochs"' in line and "ConvNeXt-" not in line for line in commands)
     assert sum('"balance_classes": true' in line for line in commands) == 8
+
+
+def test_weights_that_nobody_described_stop_the_plan_and_are_named(tmp_path):
+    overlay = write(tmp_path, models={"detection": {"swin_base": {"pretrained": "swin_in22k"}}})
+    done = dry_run("--configfile", overlay, check=False)
+    assert done.returncode == 1
+    assert "models.detection.swin_base.pretrained names swin_in22k" in done.stdout + done.stderr
+
+
+def imported(module: str) -> set[str]:
+    """Library files that a library file imports, itself and theirs included."""
+    found, left = set(), {module}
+    while left - found:
+        path = (left - found).pop()
+        found.add(path)
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("busflow"):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+                files = {f"{name.replace('.', '/')}.py" for name in names}
+                left |= {file for file in files if (ROOT / file).is_file()}
+    return found
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_a_training_depends_on_all_the_code_that_it_runs(tmp_path, task):
+    shown = dry_run(task, "--config", f"root={tmp_path}").stdout
+    inputs = re.search(rf"rule train_{task}:\n +input: (.*)", shown).group(1).split(", ")
+    # What every script shares; an edit there is no reason to train for days again.
+    shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")}
+    assert imported(f"busflow/engine/{task}.py") - shared - set(inputs) == set()
