@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 
 from busflow.cli import run, settings
-from busflow.report import tables, tables_classification, tables_data, tables_detection
+from busflow.report import (
+    tables,
+    tables_classification,
+    tables_data,
+    tables_detection,
+    tables_segmentation,
+)
 
 
 def main() -> None:
@@ -33,6 +39,9 @@ def main() -> None:
     command("table6", tables_detection.table6, metrics="many")
     command("table6_aitod", tables_detection.table6_aitod, metrics="many")
     command("detection", tables_detection.detection, metrics="many")
+    command("table7", tables_segmentation.table7, metrics="many")
+    command("segmentation", tables_segmentation.segmentation, metrics="many")
+    command("segmentation_pairs", tables_segmentation.segmentation_pairs, metrics="many")
     arguments = parser.parse_args()
     files = [getattr(arguments, name) for name in arguments.inputs]
     table = arguments.make(*files, arguments.settings)

@@ -9,7 +9,10 @@ from busflow.report import (
     figures_classification,
     figures_data,
     figures_detection,
+    figures_masks,
+    figures_segmentation,
     figures_timing,
+    figures_training,
     style,
 )
 
@@ -19,16 +22,23 @@ FIGURES = {
     "fig2": (figures_data.fig2, {"images": "one"}),
     "leakage": (figures_data.leakage, {"leakage": "many"}),
     "fig3": (figures_classification.fig3, {"metrics": "many"}),
-    "curves": (figures_classification.curves, {"history": "many"}),
+    "curves": (figures_training.curves, {"history": "many"}),
     "roc": (figures_classification.roc, {"predictions": "many"}),
     "summary": (figures_classification.summary, {"table": "one"}),
     "timing": (figures_timing.timing, {"timing": "many"}),
     "fig4": (figures_boxes.predicted_boxes, PREDICTED_BOXES),
     "fig5": (figures_boxes.predicted_boxes, PREDICTED_BOXES),
-    "fig6": (figures_detection.fig6, {"timing": "many"}),
+    "fig6": (figures_timing.prediction_time, {"timing": "many"}),
     "pr_curves": (figures_detection.pr_curves, {"metrics": "many"}),
     "froc": (figures_detection.froc, {"metrics": "many"}),
     "lesion_size": (figures_detection.lesion_size, {"metrics": "many"}),
+    "fig7": (
+        figures_masks.predicted_masks,
+        {"predictions": "many", "metrics": "many", "masks": "one", "images": "one"},
+    ),
+    "segmentation_timing": (figures_timing.prediction_time, {"timing": "many"}),
+    "segmentation_dice": (figures_segmentation.segmentation_dice, {"metrics": "many"}),
+    "segmentation_sizes": (figures_segmentation.segmentation_sizes, {"metrics": "many"}),
 }
 
 

@@ -59,9 +59,9 @@ class Evidence:
         data = self.tables[table]
         return data[data["protocol"] == protocol].set_index(index)
 
-    def label(self, model: str) -> str:
-        """A classifier's name in sentences."""
-        return self.settings["models"]["classification"].get(model, {"label": model})["label"]
+    def label(self, model: str, task: str = "classification") -> str:
+        """A model's name in sentences."""
+        return self.settings["models"].get(task, {}).get(model, {"label": model})["label"]
 
     def judge(
         self,
@@ -70,18 +70,19 @@ class Evidence:
         sources: Iterable[str] = (),
         models: Iterable[str] = (),
         trained: bool = True,
+        task: str = "classification",
     ) -> dict[str, str]:
         """``verdict`` and ``why`` of a claim; ``not testable`` and the obstacle where there is one.
 
         Args:
             sources: whose data the claim is about; they must be the paper's, not stand-ins.
-            models: classifiers that the study must have.
+            models: of the task, that the study must have.
             trained: it is about trained models, so the study must not be a demonstration.
+            task: of the models.
         """
         foreign = foreign_sources(sources, self.settings)
-        missing = [
-            self.label(name) for name in models if name not in self.settings["models"]["classification"]
-        ]
+        known = self.settings["models"].get(task, {})
+        missing = [self.label(name, task) for name in models if name not in known]
         notice = self.settings["study"]["notice"]
         if foreign:
             why = f"needs the paper's data; this study has {', '.join(foreign)}"

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from busflow.labels import LABELS
 from busflow.metrics.confusion import per_class
-from busflow.metrics.inputs import read_predictions, read_table
+from busflow.metrics.inputs import read_predictions
 from busflow.report.style import (
     CLASS_COLOURS,
     INK,
@@ -86,59 +86,6 @@ def _matrix(axes: Axes, metrics: list[dict], title: str, size: int) -> None:
     text(0, -0.54, subtitle, 2, ha="left", color=MUTED)
     axes.set(xlim=(-0.6, k + 2.05), ylim=(k + 0.6, -1.05), aspect="equal")
     axes.axis("off")
-
-
-def curves(history_paths: list[Path], settings: dict) -> Figure:
-    """Training curves of one protocol: loss above, validation scores below, one column a model."""
-    found = units(history_paths, settings)
-    models = list(dict.fromkeys(unit.model for unit in found))
-    columns = min(len(models), COLUMNS)
-    blocks = -(-len(models) // columns)
-    figure, axes = plt.subplots(
-        2 * blocks, columns, figsize=(max(3.0 * columns, 4), 4.0 * blocks), sharex=True, squeeze=False
-    )
-    for row in range(2 * blocks):
-        for column in range(1, columns):
-            axes[row, column].sharey(axes[row, 0])
-    lines = {
-        "train_loss": ("Loss, training", MUTED, "--", 0),
-        "val_loss": ("Loss, validation", "#c8553d", "-", 0),
-        "val_accuracy": ("Accuracy, validation", "#1f5a94", "-", 1),
-        "val_macro_f1": ("Macro F1, validation", "#2a9d8f", "-", 1),
-    }
-    for unit in found:
-        history = read_table(unit.path, ["epoch", *lines])
-        block, column = divmod(models.index(unit.model), columns)
-        for name, (label, colour, style, row) in lines.items():
-            panel = axes[2 * block + row, column]
-            marker = "o" if len(history) < 8 else None
-            panel.plot(
-                history["epoch"],
-                history[name],
-                style,
-                color=colour,
-                label=label,
-                marker=marker,
-                markersize=3,
-                lw=1.4,
-            )
-        axes[2 * block, column].set_title(settings["models"]["classification"][unit.model]["label"])
-    for position, panel in np.ndenumerate(axes):
-        if position[0] // 2 * columns + position[1] >= len(models):
-            panel.axis("off")
-            continue
-        is_score = position[0] % 2 == 1
-        if is_score:
-            panel.set_ylim(0, 1)
-            panel.set_xlabel("Epoch")
-        if position[1] == 0:
-            panel.set_ylabel("Score" if is_score else "Loss")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.tick_params(labelbottom=is_score, labelleft=position[1] == 0)
-    legend_below(figure, axes[:2, 0], columns=4)
-    figure.suptitle(settings["protocols"][found[0].protocol]["label"])
-    sns.despine(figure)
-    return figure
 
 
 def roc(prediction_paths: list[Path], settings: dict) -> Figure:

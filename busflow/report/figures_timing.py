@@ -1,15 +1,16 @@
-"""How fast the models predict: images per second, and latency percentiles."""
+"""How fast the models predict: images per second, seconds for the test set, and latency percentiles."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from busflow.files import read_json
-from busflow.report.style import INK, model_colours
+from busflow.report.style import INK, heading, legend_below, model_colours
 from busflow.report.units import units
 
 PERCENTILES = {
@@ -24,54 +25,88 @@ def timing(timing_paths: list[Path], settings: dict) -> Figure:
 
     The heading names the device and the conditions: all of them where they differ.
     """
-    found = units(timing_paths, settings)
-    measured = [read_json(unit.path) for unit in found]
-    conditions = sorted({_conditions(each) for each in measured})
-    models = list(dict.fromkeys(unit.model for unit in found))
-    task = found[0].task
-    colours = [model_colours(settings, task)[model] for model in models]
-    y = np.arange(len(models))
-
-    def median(block: str, name: str) -> np.ndarray:
-        return np.array(
-            [
-                np.median([t[block][name] for u, t in zip(found, measured, strict=True) if u.model == m])
-                for m in models
-            ]
-        )
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.42 * len(models) + 1.7), sharey=True)
-    throughput = median("throughput", "images_per_s")
-    bars = left.barh(y, throughput, color=colours, height=0.68)
-    left.bar_label(
-        bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in throughput], padding=3
-    )
+    measured, colours, names = _by_model(timing_paths, settings)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.42 * len(names) + 1.7), sharey=True)
+    _bars(left, _median(measured, "throughput", "images_per_s"), colours)
     left.set(xlabel="Images per second", title="Throughput, in batches")
-    left.set_xlim(0, 1.15 * throughput.max())
-    tail = {name: median("latency", name) for name in PERCENTILES}
-    right.hlines(y, tail["p50_ms"], tail["p99_ms"], colors=colours, lw=2)
+    _latency(right, measured, colours)
+    conditions = [
+        f"{_conditions(each)}, batches of {each['throughput']['batch']}"
+        for seeds in measured
+        for each in seeds
+    ]
+    return _finish(figure, (left, right), names, conditions)
+
+
+def prediction_time(timing_paths: list[Path], settings: dict) -> Figure:
+    """Seconds that each model takes for the test set of a protocol (paper, Fig. 6), and its latency.
+
+    Medians over the seeds. The heading names the device and the conditions: all of them where they differ.
+    """
+    measured, colours, names = _by_model(timing_paths, settings)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 0.42 * len(names) + 1.7), sharey=True)
+    _bars(left, _median(measured, "test_set", "seconds"), colours)
+    left.set(xlabel="Seconds", title=f"The test set, {measured[0][0]['test_set']['n']:,} images")
+    _latency(right, measured, colours)
+    conditions = [_conditions(each) for seeds in measured for each in seeds]
+    protocol = units(timing_paths, settings)[0].protocol
+    first = heading(protocol, max(map(len, measured)), settings, over="median")
+    return _finish(figure, (left, right), names, conditions, first)
+
+
+def _by_model(paths: list[Path], settings: dict) -> tuple[list[list[dict]], list[tuple], list[str]]:
+    """What was measured of each model, its colour and its name, in config order."""
+    found = units(paths, settings)
+    task = found[0].task
+    models = list(dict.fromkeys(unit.model for unit in found))
+    measured = [[read_json(unit.path) for unit in found if unit.model == model] for model in models]
+    colours = model_colours(settings, task)
+    names = [settings["models"][task][model]["label"] for model in models]
+    return measured, [colours[model] for model in models], names
+
+
+def _median(measured: list[list[dict]], block: str, name: str) -> np.ndarray:
+    return np.array([np.median([each[block][name] for each in of_model]) for of_model in measured])
+
+
+def _bars(panel: Axes, values: np.ndarray, colours: list[tuple]) -> None:
+    bars = panel.barh(np.arange(len(values)), values, color=colours, height=0.68)
+    words = [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values]
+    panel.bar_label(bars, words, padding=3)
+    panel.set_xlim(0, 1.15 * values.max())
+
+
+def _latency(panel: Axes, measured: list[list[dict]], colours: list[tuple]) -> None:
+    y = np.arange(len(measured))
+    latency = {name: _median(measured, "latency", name) for name in PERCENTILES}
+    panel.hlines(y, latency["p50_ms"], latency["p99_ms"], colors=colours, lw=2)
     for name, (label, marker) in PERCENTILES.items():
-        colour = INK if marker == "|" else colours
-        right.scatter(tail[name], y, marker=marker, c=colour, s=60 if marker == "|" else 30, zorder=3)
-        right.scatter([], [], marker=marker, color=INK, s=30, label=label)
-    right.set(xlabel="Milliseconds (logarithmic)", title="Latency, one image", xscale="log")
-    right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    right.xaxis.set_major_formatter(ScalarFormatter())
-    right.xaxis.set_minor_formatter(NullFormatter())
-    right.legend(loc="upper right")
-    left.set_yticks(y, [settings["models"][task][model]["label"] for model in models])
-    left.set_ylim(len(models) - 0.4, -0.6)
-    for panel in (left, right):
+        style = {"c": INK, "s": 60} if marker == "|" else {"c": colours, "s": 30}
+        panel.scatter(latency[name], y, marker=marker, zorder=3, **style)
+        panel.scatter([], [], marker=marker, color=INK, s=30, label=label)
+    panel.set(xlabel="Milliseconds (logarithmic)", title="Latency, one image", xscale="log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(ScalarFormatter())
+    panel.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _finish(
+    figure: Figure, panels: tuple[Axes, Axes], names: list[str], conditions: list[str], first: str = ""
+) -> Figure:
+    """Names, legend, and the heading: its first line, and each distinct condition."""
+    legend_below(figure, panels, columns=3)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.4, -0.6)
+    for panel in panels:
         panel.grid(axis="y", visible=False)
-    if len(conditions) > 1:
-        conditions.insert(0, "Not comparable, timed under different conditions:")
-    figure.suptitle("\n".join(conditions), fontsize=9, weight="normal")
+    lines = sorted(set(conditions))
+    if len(lines) > 1:
+        lines.insert(0, "Not comparable, timed under different conditions:")
+    figure.suptitle("\n".join([first, *lines] if first else lines), fontsize=9, weight="normal")
     sns.despine(figure, left=True)
     return figure
 
 
 def _conditions(timing: dict) -> str:
-    cores = f"{timing['threads']} thread{'s' if timing['threads'] > 1 else ''}"
-    side = timing["image_size"]
-    batch = timing["throughput"]["batch"]
-    return f"{timing['device']}, {cores}, {timing['precision']}, {side} × {side} pixels, batches of {batch}"
+    threads = f"{timing['threads']} thread{'s' if timing['threads'] > 1 else ''}"
+    return f"{timing['device']}, {threads}, {timing['precision']}, images of {timing['image_size']} pixels"

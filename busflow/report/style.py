@@ -21,6 +21,11 @@ CLASS_COLOURS = dict(zip(LABELS, ("#2a9d8f", "#c8553d", "#6c757d"), strict=True)
 PRINTED = {"color": "#111111", "marker": "D"}  # a value of the paper
 INK, MUTED = "#222222", "#6c757d"
 _PROTOCOLS = ("#c77d1e", "#1f5a94", "#6a4c93", "#3a7d44")
+# Distinct hues where curves cross; blue is ConvNeXt in both, and SegFormer darkens with its size.
+_MODELS = {
+    "detection": ("#74b0dc", "#1f5a94", "#3a7d44", "#8a8f94", "#d9932f", "#6a4c93", "#b5446e", "#7a5230"),
+    "segmentation": ("#74b0dc", "#1f5a94", "#f2c14e", "#e8913a", "#d1603d", "#a23b4a", "#6b2346", "#3a7d44"),
+}
 
 
 def theme() -> None:
@@ -49,14 +54,19 @@ def theme() -> None:
 
 
 def model_colours(settings: dict, task: str) -> dict[str, tuple]:
-    """A fixed colour per model of a task, light to dark in config order (small to large networks)."""
+    """A fixed colour per model of a task, in config order; of classifiers light to dark (small to large)."""
     models = list(settings["models"][task])
-    return dict(zip(models, sns.color_palette("crest", len(models)), strict=True))
+    return dict(zip(models, sns.color_palette(_MODELS.get(task, "crest"), len(models)), strict=True))
 
 
 def protocol_colours(settings: dict) -> dict[str, str]:
     """A fixed colour per protocol, in config order."""
     return dict(zip(settings["protocols"], _PROTOCOLS, strict=False))
+
+
+def heading(protocol: str, seeds: int, settings: dict, over: str = "mean") -> str:
+    """What a figure is about: the protocol, and the number of seeds if there are several."""
+    return settings["protocols"][protocol]["label"] + (f", {over} of {seeds} seeds" if seeds > 1 else "")
 
 
 def legend_below(figure: Figure, axes: Iterable[Axes], columns: int) -> None:

@@ -34,7 +34,7 @@ def write(table: Table, csv: Path, md: Path, notice: str | None) -> None:
 
 def alignment(shown: pd.DataFrame) -> list[str]:
     """Numbers to the right, words to the left."""
-    return ["right" if shown[column].str.contains(r"^\W*\d|^–$|^n/a").all() else "left" for column in shown]
+    return ["right" if shown[column].str.contains(r"^\W*\d|^–?$|^n/a").all() else "left" for column in shown]
 
 
 def split_notes(paths: dict[str, Path], settings: dict, counts: dict[str, str]) -> list[str]:

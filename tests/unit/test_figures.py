@@ -13,7 +13,14 @@ from PIL import Image
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_json
-from busflow.report import figures_classification, figures_data, figures_timing, style, tables_classification
+from busflow.report import (
+    figures_classification,
+    figures_data,
+    figures_timing,
+    figures_training,
+    style,
+    tables_classification,
+)
 from study_files import make_timing, study_settings, write_study
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +71,7 @@ DRAWINGS = {
     "fig2": lambda root, paths: (figures_data.fig2, root / "images.csv"),
     "leakage": lambda root, paths: (figures_data.leakage, paths["leakage"]),
     "fig3": lambda root, paths: (figures_classification.fig3, of_paper(paths["metrics"])),
-    "curves": lambda root, paths: (figures_classification.curves, of_paper(paths["history"])),
+    "curves": lambda root, paths: (figures_training.curves, of_paper(paths["history"])),
     "roc": lambda root, paths: (figures_classification.roc, of_paper(paths["predictions"])),
     "summary": lambda root, paths: (figures_classification.summary, root / "classification.csv"),
     "timing": lambda root, paths: (figures_timing.timing, paths["timing"]),

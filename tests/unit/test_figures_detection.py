@@ -14,7 +14,7 @@ from PIL import Image
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_json
-from busflow.report import figures_boxes, figures_detection, style
+from busflow.report import figures_boxes, figures_detection, figures_timing, style
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("convnext_tiny", "swin_base", "detr_r50")
@@ -133,7 +133,7 @@ def test_a_chosen_image_must_be_a_test_image_of_its_class(study):
 
 def test_time_for_the_test_set_is_a_bar_per_detector(study):
     paths, settings = study
-    figure = figures_detection.fig6(of_paper(paths["timing"]), settings)
+    figure = figures_timing.prediction_time(of_paper(paths["timing"]), settings)
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.64, 1.28, 1.92])
     assert [label.get_text() for label in left.get_yticklabels()] == [
@@ -153,7 +153,7 @@ def test_times_of_different_devices_are_called_not_comparable(study, tmp_path):
     for model, device in zip(MODELS, ["One GPU", "Another GPU", "One GPU"], strict=True):
         paths.append(tmp_path / f"paper/detection/{model}/seed0/timing.json")
         write_json(paths[-1], make_timing(9.0, device))
-    heading = figures_detection.fig6(paths, settings).get_suptitle()
+    heading = figures_timing.prediction_time(paths, settings).get_suptitle()
     assert "Not comparable" in heading
     assert "One GPU" in heading
     assert "Another GPU" in heading
@@ -218,7 +218,7 @@ def test_a_class_without_lesions_leaves_its_panel_empty(study, tmp_path):
 
 def test_a_detector_has_the_same_colour_in_every_figure_and_none_shares_it(study):
     paths, settings = study
-    bars = figures_detection.fig6(of_paper(paths["timing"]), settings).axes[0].patches
+    bars = figures_timing.prediction_time(of_paper(paths["timing"]), settings).axes[0].patches
     lines = figures_detection.froc(of_paper(paths["metrics"]), settings).axes[0].get_lines()
     colours = [bar.get_facecolor()[:3] for bar in bars]
     assert colours == [line.get_color()[:3] for line in lines]
