@@ -9,12 +9,17 @@ from busflow.report.claims_classification import classification_claims
 from busflow.report.claims_data import data_claims, network_claims
 from busflow.report.claims_detection import check_detection_metrics, detection_claims
 from busflow.report.claims_printed import printed_claims
+from busflow.report.claims_segmentation import check_segmentation_metrics, segmentation_claims
 from busflow.report.evidence import Claim, Evidence, check_metrics
 from busflow.report.tables import Table
 from busflow.report.units import units
 
-ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6")
-CHECKS = {"classification": check_metrics, "detection": check_detection_metrics}
+ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7")
+CHECKS = {
+    "classification": check_metrics,
+    "detection": check_detection_metrics,
+    "segmentation": check_segmentation_metrics,
+}
 TITLES = {
     "id": "Id",
     "claim": "Claim",
@@ -42,6 +47,7 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
         *printed_claims(),
         *classification_claims(evidence),
         *detection_claims(evidence),
+        *segmentation_claims(evidence),
     ]
     claims.sort(key=lambda claim: ORDER.index(claim.id.split(".")[0]))
     data = pd.DataFrame(claims, columns=Claim._fields)[list(TITLES)]

@@ -22,9 +22,12 @@ TABLES = (
     "table4",
     "table5",
     "table6",
+    "table7",
     "classification",
     "classification_per_class",
     "detection",
+    "segmentation",
+    "segmentation_pairs",
 )
 
 

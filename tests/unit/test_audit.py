@@ -9,10 +9,11 @@ import detection_files
 import numpy as np
 import pandas as pd
 import pytest
+import segmentation_files
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_csv
-from busflow.report import tables_classification, tables_data, tables_detection, verdicts
+from busflow.report import tables_classification, tables_data, tables_detection, tables_segmentation, verdicts
 from busflow.report.audit import CHECKS, ledger
 from busflow.report.evidence import check_metrics, check_tables
 from busflow.report.paper import facts, identities, nano_matrix, printed
@@ -23,10 +24,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def study_settings(notice=None) -> dict:
-    """Three classifiers and two detectors."""
+    """Three classifiers, two detectors and two segmenters."""
     settings = classification_settings(notice=notice)
     detectors = detection_files.study_settings(models=("convnext_tiny", "swin_base"))
-    settings["models"] |= detectors["models"]
+    segmenters = segmentation_files.study_settings(models=("segformer_b0", "segformer_b4"))
+    settings["models"] |= detectors["models"] | segmenters["models"]
     return settings
 
 
@@ -36,6 +38,7 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     paths = write_study(root, settings)
     detected = detection_files.write_study(tmp_path_factory.mktemp("detection"), settings)["metrics"]
+    segmented = segmentation_files.write_study(tmp_path_factory.mktemp("segmentation"), settings)["metrics"]
     made = {
         "table1": tables_data.table1(root / "index/images.csv", settings),
         "table2": tables_data.table2(paths["classification"], settings),
@@ -50,8 +53,11 @@ def study(tmp_path_factory):
         ),
         "table6": tables_detection.table6(detected, settings),
         "detection": tables_detection.detection(detected, settings),
+        "table7": tables_segmentation.table7(segmented, settings),
+        "segmentation": tables_segmentation.segmentation(segmented, settings),
+        "segmentation_pairs": tables_segmentation.segmentation_pairs(segmented, settings),
     }
-    paths["metrics"] += detected
+    paths["metrics"] += detected + segmented
     return {name: table.data for name, table in made.items()}, paths
 
 
