@@ -40,7 +40,8 @@ UNITS["segmentation"] = Unit(
     predictions="predictions.json",
     of_protocol=["balance_classes"],
     code=[
-        *("engine/segmentation.py", "engine/masks.py", "engine/augmentation.py", "data/masks.py"),
+        *(f"engine/{name}.py" for name in ("segmentation", "masks", "augmentation")),
+        *("data/masks.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier")),
     ],
     evaluation_code=["data/masks.py", "data/images.py"],

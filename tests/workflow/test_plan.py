@@ -25,6 +25,7 @@ def test_the_demo_trains_every_model_under_both_protocols(tmp_path):
     planned = jobs(dry_run("--config", f"root={tmp_path}").stdout)
     assert planned["train_classification"] == planned["predict_classification"] == 8 * 2
     assert planned["train_detection"] == planned["evaluate_detection"] == 7 * 2
+    assert planned["train_segmentation"] == planned["make_masks"] * 7 == 7 * 2
     assert planned["fetch_archive"] == 3 and planned["split_images"] == 3 * 2 and planned["report"] == 1
 
 
@@ -32,8 +33,8 @@ def test_the_papers_study_is_planned_whole_without_touching_data(tmp_path):
     done = dry_run("--configfile", "config/paper.yaml", "--config", f"root={tmp_path}/paper")
     planned = jobs(done.stdout)
     assert planned["train_classification"] == 8 * 2 * 5
-    assert planned["train_detection"] == 7 * 2 * 5
-    assert planned["fetch_weights"] == 10  # each once, whoever starts from it
+    assert planned["train_detection"] == planned["train_segmentation"] == 7 * 2 * 5
+    assert planned["fetch_weights"] == 15  # each once, whoever starts from it
     assert not (tmp_path / "paper").exists()
 
 
@@ -50,7 +51,7 @@ def test_a_new_model_is_one_entry(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["data", "classification", "detection", "tables", "figures", "report", "all"]
+    "target", ["data", "classification", "detection", "segmentation", "tables", "figures", "report", "all"]
 )
 def test_the_named_targets_can_be_asked_for(tmp_path, target):
     planned = jobs(dry_run(target, "--config", f"root={tmp_path}").stdout)
@@ -60,9 +61,9 @@ def test_the_named_targets_can_be_asked_for(tmp_path, target):
 def test_settings_of_a_training_hold_what_shapes_the_weights_and_no_label(tmp_path):
     shown = dry_run("--printshellcmds", "--config", f"root={tmp_path}").stdout
     commands = [line for line in shown.splitlines() if "scripts/train.py" in line and "--task" in line]
-    assert len(commands) == (8 + 7) * 2
+    assert len(commands) == (8 + 7 + 7) * 2
     assert all('"batch_size"' in line and '"epochs"' in line and "ConvNeXt-" not in line for line in commands)
-    assert sum('"balance_classes": true' in line for line in commands) == 8
+    assert sum('"balance_classes": true' in line for line in commands) == 8 + 7
 
 
 def test_weights_that_nobody_described_stop_the_plan_and_are_named(tmp_path):
@@ -86,7 +87,7 @@ def imported(module: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("task", ["classification", "detection"])
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
 def test_a_training_depends_on_all_the_code_that_it_runs(tmp_path, task):
     shown = dry_run(task, "--config", f"root={tmp_path}").stdout
     inputs = re.search(rf"rule train_{task}:\n +input: (.*)", shown).group(1).split(", ")
