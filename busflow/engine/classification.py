@@ -157,8 +157,9 @@ def load_classifier(weights: Path) -> Classifier:
     """The published classifier, in evaluation mode."""
     loaded = load_weights(weights)
     meta = loaded["meta"]
-    network = build_network(meta["timm"], len(meta["classes"]), meta["network"])
-    network.load_state_dict(loaded["state_dict"])
+    with torch.device("meta"):  # random weights would take longer to draw than these to load
+        network = build_network(meta["timm"], len(meta["classes"]), meta["network"])
+    network.load_state_dict(loaded["state_dict"], assign=True)
     return Classifier(network).eval()
 
 

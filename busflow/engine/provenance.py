@@ -12,7 +12,19 @@ import torch
 from busflow.engine.timing import device_name
 from busflow.files import sha256
 
-PACKAGES = ("torch", "torchvision", "timm", "onedl-mmengine", "numpy", "pandas", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "onedl-mmdetection",
+    "onedl-mmsegmentation",
+    "faster-coco-eval",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+)
 
 
 def describe_inputs(inputs: dict[str, Path]) -> dict[str, dict[str, str]]:

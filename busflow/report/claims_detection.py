@@ -9,7 +9,7 @@ from busflow.errors import BusflowError
 from busflow.report.evidence import Claim, Evidence
 from busflow.report.paper import printed, status
 from busflow.report.tables_detection import COLUMNS, LITERATURE
-from busflow.report.verdicts import NOT_TESTABLE, UNDEFINED, equal, holds, leads, ordered, within
+from busflow.report.verdicts import UNDEFINED, equal, holds, leads, ordered, within
 
 WHERE = "5.2, Table 6"
 ROUNDING = 0.0005  # of three printed digits
@@ -179,18 +179,11 @@ def _baseline(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
 
 
 def _judge(evidence: Evidence, verdict: str, why: str, models: list[str]) -> dict[str, str]:
-    absent = [_label(evidence, model) for model in models if model not in _registry(evidence)]
-    if absent:
-        return {"verdict": NOT_TESTABLE, "why": f"not in this study: {', '.join(absent)}"}
-    return evidence.judge(verdict, why, sources=["lin"])
-
-
-def _registry(evidence: Evidence) -> dict:
-    return evidence.settings["models"]["detection"]
+    return evidence.judge(verdict, why, sources=["lin"], models=models, task="detection")
 
 
 def _label(evidence: Evidence, model: str) -> str:
-    return _registry(evidence).get(model, {"label": model})["label"]
+    return evidence.label(model, "detection")
 
 
 def _leader(evidence: Evidence, scores: pd.Series) -> str:

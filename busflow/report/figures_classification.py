@@ -22,8 +22,7 @@ from busflow.report.style import (
     model_colours,
     protocol_colours,
 )
-from busflow.report.tables_classification import by_model
-from busflow.report.units import units
+from busflow.report.units import by_model, units
 
 SHARE = sns.light_palette("#1f5a94", as_cmap=True)
 COLUMNS = 4

@@ -14,7 +14,7 @@ from busflow.metrics.froc import RATES
 from busflow.metrics.matching import RECALLS
 from busflow.report.figures_sizes import bars_by_size, share_of_image
 from busflow.report.style import CLASS_COLOURS, heading, legend_below, model_colours
-from busflow.report.tables_classification import by_model
+from busflow.report.units import by_model
 
 
 def pr_curves(metrics_paths: list[Path], settings: dict) -> Figure:

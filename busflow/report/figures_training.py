@@ -45,7 +45,9 @@ def curves(history_paths: list[Path], settings: dict) -> Figure:
     figure, axes = plt.subplots(
         2 * blocks, columns, figsize=(max(3.0 * columns, 4), 4.0 * blocks), sharex=True, squeeze=False
     )
-    for row in range(2 * blocks):
+    # Detectors minimise different losses, whose values say nothing about each other.
+    alike = [row for row in range(2 * blocks) if row % 2 == 1 or task != "detection"]
+    for row in alike:
         for column in range(1, columns):
             axes[row, column].sharey(axes[row, 0])
     for unit in found:
@@ -75,8 +77,8 @@ def curves(history_paths: list[Path], settings: dict) -> Figure:
             panel.set_xlabel("Epoch")
         if position[1] == 0:
             panel.set_ylabel("Score" if is_score else "Loss")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.tick_params(labelbottom=is_score, labelleft=position[1] == 0)
+        panel.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        panel.tick_params(labelbottom=is_score, labelleft=position[1] == 0 or position[0] not in alike)
     legend_below(figure, axes[:2, 0], columns=4)
     figure.suptitle(settings["protocols"][found[0].protocol]["label"])
     sns.despine(figure)

@@ -58,5 +58,6 @@ def percent(value: float | None, n: int | None = None) -> str:
 
 
 def bold_best(shown: pd.Series, values: pd.Series) -> pd.Series:
-    """Mark the greatest of the computed values (all of them when several tie)."""
-    return shown.where(values != values.max(), "**" + shown + "**")
+    """Mark the greatest of the computed values: all of them when several tie, none when all are equal."""
+    best = (values == values.max()) & (values.nunique() > 1)
+    return shown.where(~best, "**" + shown + "**")

@@ -13,7 +13,7 @@ from busflow.metrics.inputs import match, read_predictions, read_split
 from busflow.metrics.uncertainty import cluster_bootstrap, holm, mcnemar
 from busflow.report.paper import printed
 from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number, percent, split_notes
-from busflow.report.units import Unit, by_protocol, units
+from busflow.report.units import Unit, by_model, by_protocol, units
 
 ALPHA = 0.05
 SHOWN_SCORES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
@@ -152,14 +152,6 @@ def classification_per_class(metrics_paths: list[Path], settings: dict) -> Table
         "AUROC (one class against the rest) and average precision are means.",
     ]
     return Table("Classification: scores per class on the test set.", data, shown, notes)
-
-
-def by_model(metrics_paths: list[Path], settings: dict) -> dict[tuple[str, str], list[dict]]:
-    """The metrics of all seeds of each (protocol, model), in config order."""
-    grouped: dict[tuple[str, str], list[dict]] = {}
-    for unit in units(metrics_paths, settings):
-        grouped.setdefault((unit.protocol, unit.model), []).append(read_json(unit.path))
-    return grouped
 
 
 def _summaries(found: list[Unit], split: pd.DataFrame) -> list[dict]:

@@ -11,8 +11,7 @@ from busflow.metrics.detection import LIMITS
 from busflow.metrics.froc import RATES
 from busflow.report.paper import printed, status
 from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number
-from busflow.report.tables_classification import by_model
-from busflow.report.units import foreign_sources
+from busflow.report.units import by_model, foreign_sources
 
 COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "AP_S", "apm": "AP_M", "apl": "AP_L"}
 AITOD = {

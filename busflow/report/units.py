@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from busflow.errors import BusflowError
+from busflow.files import read_json
 from busflow.report.paper import facts
 
 UNIT = re.compile(r"(?:^|/)(?P<protocol>[^/]+)/(?P<task>[^/]+)/(?P<model>[^/]+)/seed(?P<seed>\d+)/[^/]+$")
@@ -45,6 +46,14 @@ def units(paths: Iterable[Path], settings: dict) -> list[Unit]:
         return protocols.index(unit.protocol), models.index(unit.model), unit.seed
 
     return sorted(found, key=order)
+
+
+def by_model(paths: Iterable[Path], settings: dict) -> dict[tuple[str, str], list[dict]]:
+    """The contents of the files of all seeds of each (protocol, model), in config order."""
+    grouped: dict[tuple[str, str], list[dict]] = {}
+    for unit in units(paths, settings):
+        grouped.setdefault((unit.protocol, unit.model), []).append(read_json(unit.path))
+    return grouped
 
 
 def by_protocol(paths: Iterable[Path], settings: dict) -> dict[str, Path]:
