@@ -191,7 +191,7 @@ def test_bold_is_the_greatest_computed_value_of_protocol_view_and_class(study, t
     shown = table7(copies, study[1]).shown
     two = shown[shown["View"] == "Background, lesion"]
     assert two.loc[two["mIoU"].str.startswith("**"), "Model"].tolist() == ["SegFormer-B1"]
-        assert (two.loc[two["Class"] == "Background", "IoU"] == "80.00").all()
+    assert (two.loc[two["Class"] == "Background", "IoU"] == "80.00").all()
 
 
 def test_a_class_that_is_nowhere_has_no_number(study, tmp_path):
