@@ -74,13 +74,14 @@ def _draw(panel: Axes, truth: Truth, detections: pd.DataFrame, row: int) -> None
         panel.add_patch(Rectangle((box.x, box.y), box.w, box.h, ec=colour, lw=1.8, fill=False, alpha=alpha))
         # The best box's score stands above it, the others' below, as boxes on one lesion share their corners.
         best = place == 0
+        room_above = box.y > 0.06 * truth.images.loc[row, "height"]
         panel.annotate(
             f"{box.score:.2f}",
             (box.x, box.y) if best else (box.x + box.w, box.y + box.h),
             xytext=(1, 1) if best else (-1, -1),
             textcoords="offset points",
             ha="left" if best else "right",
-            va="bottom" if best else "top",
+            va="bottom" if best and room_above else "top",
             fontsize=6.5,
             color="white",
             alpha=alpha,
