@@ -17,6 +17,7 @@ UNITS["classification"] = Unit(
     evaluate=SPLIT,
     predictions="predictions.csv",
     of_protocol=["balance_classes"],
+    timing=["batch", "warmup", "iterations"],
     code=["engine/classification.py", "models/classifier.py", "metrics/confusion.py"],
     evaluation_code=[],
 )

@@ -32,8 +32,8 @@ ENGINE = [
 ]
 
 # Of each task: the input files of its three rules by their option, the name of its predictions, the keys of
-# a protocol that shape its trainings, and the library files of its own.
-Unit = namedtuple("Unit", "train predict evaluate predictions of_protocol code evaluation_code")
+# a protocol that shape its trainings and of the timing that its prediction heeds, and the library files of its own.
+Unit = namedtuple("Unit", "train predict evaluate predictions of_protocol timing code evaluation_code")
 UNITS = {}
 
 

@@ -43,6 +43,7 @@ UNITS["detection"] = Unit(
     },
     predictions="predictions.json",
     of_protocol=[],
+    timing=["warmup"],
     code=[
         *("engine/detection.py", "engine/boxes.py", "engine/augmentation.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla", "classifier")),

@@ -39,6 +39,7 @@ UNITS["segmentation"] = Unit(
     evaluate=MASKED,
     predictions="predictions.json",
     of_protocol=["balance_classes"],
+    timing=["warmup"],
     code=[
         *(f"engine/{name}.py" for name in ("segmentation", "masks", "augmentation")),
         *("data/masks.py", "data/views.py"),

@@ -44,7 +44,7 @@ for task, unit in UNITS.items():
         input:
             **unit.predict,
             script="scripts/predict.py",
-            code=code("engine/timing.py", "engine/checkpoints.py", "data/packing.py", *unit.code),
+            code=code(*ENGINE, *unit.code),
             weights=unit_file(task, "weights.pth"),
         output:
             predictions=unit_file(task, unit.predictions),
@@ -59,7 +59,7 @@ for task, unit in UNITS.items():
         params:
             task=task,
             inputs=as_options(unit.predict),
-            settings=as_json(config["timing"]),
+            settings=as_json({key: config["timing"][key] for key in unit.timing}),
             folder=subpath(output.predictions, parent=True),
         shell:
             "python {input.script} --task {params.task} --settings {params.settings:q} "

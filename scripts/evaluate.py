@@ -1,23 +1,23 @@
 """Score the predictions of one unit of study against its test split."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 from busflow.cli import files_of, run
 from busflow.files import write_json
-from busflow.metrics import classification, detection, segmentation
 
-# task: (function, its input files in order)
-TASKS = {
-    "classification": (classification.evaluate, ["predictions", "split"]),
-    "detection": (detection.evaluate, ["predictions", "split", "annotations", "images"]),
-    "segmentation": (segmentation.evaluate, ["predictions", "split", "masks"]),
+# task: its input files, in the order in which they are taken
+INPUTS = {
+    "classification": ["predictions", "split"],
+    "detection": ["predictions", "split", "annotations", "images"],
+    "segmentation": ["predictions", "split", "masks"],
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--task", required=True, choices=INPUTS)
     parser.add_argument("--predictions", required=True, type=Path)
     parser.add_argument("--split", required=True, type=Path)
     parser.add_argument("--annotations", type=Path, help="the index's boxes (detection)")
@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("--masks", type=Path, help="folder of the index masks (segmentation)")
     parser.add_argument("--output", required=True, type=Path, help="metrics.json")
     arguments = parser.parse_args()
-    evaluate, inputs = TASKS[arguments.task]
-    write_json(arguments.output, evaluate(*files_of(arguments, inputs, parser).values()))
+    files = files_of(arguments, INPUTS[arguments.task], parser)
+    task = importlib.import_module(f"busflow.metrics.{arguments.task}")
+    write_json(arguments.output, task.evaluate(*files.values()))
 
 
 if __name__ == "__main__":

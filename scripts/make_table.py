@@ -2,49 +2,50 @@
 
 import argparse
 from pathlib import Path
+from pkgutil import resolve_name
 
 from busflow.cli import run, settings
-from busflow.report import (
-    tables,
-    tables_classification,
-    tables_data,
-    tables_detection,
-    tables_segmentation,
-)
+from busflow.report import tables
+
+METRICS = {"metrics": "many"}
+# table: (function of busflow.report, its inputs: one file or many)
+TABLES = {
+    "table1": ("tables_data:table1", {"images": "one"}),
+    "table2": ("tables_data:table2", {"splits": "many"}),
+    "table3": ("tables_data:table3", {"splits": "many", "annotations": "one"}),
+    "table4": ("tables_data:table4", {"splits": "many"}),
+    "table5": ("tables_classification:table5", {"facts": "one"}),
+    "classification": (
+        "tables_classification:classification",
+        {"predictions": "many", "splits": "many"},
+    ),
+    "classification_per_class": ("tables_classification:classification_per_class", METRICS),
+    "table6": ("tables_detection:table6", METRICS),
+    "table6_aitod": ("tables_detection:table6_aitod", METRICS),
+    "detection": ("tables_detection:detection", METRICS),
+    "table7": ("tables_segmentation:table7", METRICS),
+    "segmentation": ("tables_segmentation:segmentation", METRICS),
+    "segmentation_pairs": ("tables_segmentation:segmentation_pairs", METRICS),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="table", required=True)
-
-    def command(name: str, make, **inputs: str) -> None:
-        """A sub-command whose file arguments are the inputs: ``one`` path or ``many``."""
-        sub = commands.add_parser(name, help=make.__doc__.splitlines()[0])
+    for name, (_, inputs) in TABLES.items():
+        command = commands.add_parser(name)
         for option, number in inputs.items():
-            sub.add_argument(f"--{option}", required=True, type=Path, nargs="+" if number == "many" else None)
-        sub.add_argument(
+            nargs = "+" if number == "many" else None
+            command.add_argument(f"--{option}", required=True, type=Path, nargs=nargs)
+        command.add_argument(
             "--settings", required=True, type=settings, help="JSON: study, protocols, sources, models"
         )
-        sub.add_argument("--csv", required=True, type=Path)
-        sub.add_argument("--md", required=True, type=Path)
-        sub.set_defaults(make=make, inputs=list(inputs))
-
-    command("table1", tables_data.table1, images="one")
-    command("table2", tables_data.table2, splits="many")
-    command("table3", tables_data.table3, splits="many", annotations="one")
-    command("table4", tables_data.table4, splits="many")
-    command("table5", tables_classification.table5, facts="one")
-    command("classification", tables_classification.classification, predictions="many", splits="many")
-    command("classification_per_class", tables_classification.classification_per_class, metrics="many")
-    command("table6", tables_detection.table6, metrics="many")
-    command("table6_aitod", tables_detection.table6_aitod, metrics="many")
-    command("detection", tables_detection.detection, metrics="many")
-    command("table7", tables_segmentation.table7, metrics="many")
-    command("segmentation", tables_segmentation.segmentation, metrics="many")
-    command("segmentation_pairs", tables_segmentation.segmentation_pairs, metrics="many")
+        command.add_argument("--csv", required=True, type=Path)
+        command.add_argument("--md", required=True, type=Path)
     arguments = parser.parse_args()
-    files = [getattr(arguments, name) for name in arguments.inputs]
-    table = arguments.make(*files, arguments.settings)
+    function, inputs = TABLES[arguments.table]
+    make = resolve_name(f"busflow.report.{function}")  # no other table's imports, which take longer than it
+    table = make(*(getattr(arguments, option) for option in inputs), arguments.settings)
     tables.write(table, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
 
 

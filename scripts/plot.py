@@ -2,51 +2,40 @@
 
 import argparse
 from pathlib import Path
+from pkgutil import resolve_name
 
 from busflow.cli import run, settings
-from busflow.report import (
-    figures_boxes,
-    figures_classification,
-    figures_data,
-    figures_detection,
-    figures_masks,
-    figures_segmentation,
-    figures_timing,
-    figures_training,
-    style,
-)
+from busflow.report import style
 
 PREDICTED_BOXES = {"predictions": "many", "split": "one", "annotations": "one", "images": "one"}
-# figure: (function, its inputs: one file or many)
+PREDICTED_MASKS = {"predictions": "many", "metrics": "many", "masks": "one", "images": "one"}
+# figure: (function of busflow.report, its inputs: one file or many)
 FIGURES = {
-    "fig2": (figures_data.fig2, {"images": "one"}),
-    "leakage": (figures_data.leakage, {"leakage": "many"}),
-    "fig3": (figures_classification.fig3, {"metrics": "many"}),
-    "curves": (figures_training.curves, {"history": "many"}),
-    "roc": (figures_classification.roc, {"predictions": "many"}),
-    "summary": (figures_classification.summary, {"table": "one"}),
-    "timing": (figures_timing.timing, {"timing": "many"}),
-    "fig4": (figures_boxes.predicted_boxes, PREDICTED_BOXES),
-    "fig5": (figures_boxes.predicted_boxes, PREDICTED_BOXES),
-    "fig6": (figures_timing.prediction_time, {"timing": "many"}),
-    "pr_curves": (figures_detection.pr_curves, {"metrics": "many"}),
-    "froc": (figures_detection.froc, {"metrics": "many"}),
-    "lesion_size": (figures_detection.lesion_size, {"metrics": "many"}),
-    "fig7": (
-        figures_masks.predicted_masks,
-        {"predictions": "many", "metrics": "many", "masks": "one", "images": "one"},
-    ),
-    "segmentation_timing": (figures_timing.prediction_time, {"timing": "many"}),
-    "segmentation_dice": (figures_segmentation.segmentation_dice, {"metrics": "many"}),
-    "segmentation_sizes": (figures_segmentation.segmentation_sizes, {"metrics": "many"}),
+    "fig2": ("figures_data:fig2", {"images": "one"}),
+    "leakage": ("figures_data:leakage", {"leakage": "many"}),
+    "fig3": ("figures_classification:fig3", {"metrics": "many"}),
+    "curves": ("figures_training:curves", {"history": "many"}),
+    "roc": ("figures_classification:roc", {"predictions": "many"}),
+    "summary": ("figures_classification:summary", {"table": "one"}),
+    "timing": ("figures_timing:timing", {"timing": "many"}),
+    "fig4": ("figures_boxes:predicted_boxes", PREDICTED_BOXES),
+    "fig5": ("figures_boxes:predicted_boxes", PREDICTED_BOXES),
+    "fig6": ("figures_timing:prediction_time", {"timing": "many"}),
+    "pr_curves": ("figures_detection:pr_curves", {"metrics": "many"}),
+    "froc": ("figures_detection:froc", {"metrics": "many"}),
+    "lesion_size": ("figures_detection:lesion_size", {"metrics": "many"}),
+    "fig7": ("figures_masks:predicted_masks", PREDICTED_MASKS),
+    "segmentation_timing": ("figures_timing:prediction_time", {"timing": "many"}),
+    "segmentation_dice": ("figures_segmentation:segmentation_dice", {"metrics": "many"}),
+    "segmentation_sizes": ("figures_segmentation:segmentation_sizes", {"metrics": "many"}),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="figure", required=True)
-    for name, (draw, inputs) in FIGURES.items():
-        command = commands.add_parser(name, help=draw.__doc__.splitlines()[0])
+    for name, (_, inputs) in FIGURES.items():
+        command = commands.add_parser(name)
         for option, number in inputs.items():
             nargs = "+" if number == "many" else None
             command.add_argument(f"--{option}", required=True, type=Path, nargs=nargs)
@@ -60,7 +49,8 @@ def main() -> None:
         command.add_argument("--png", required=True, type=Path)
     arguments = parser.parse_args()
     style.theme()
-    draw, inputs = FIGURES[arguments.figure]
+    function, inputs = FIGURES[arguments.figure]
+    draw = resolve_name(f"busflow.report.{function}")  # no other figure's imports, which take longer than it
     figure = draw(*(getattr(arguments, option) for option in inputs), arguments.settings)
     style.save(figure, [arguments.svg, arguments.png], arguments.settings["study"]["notice"])
 

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from busflow.engine.checkpoints import save_weights
 from busflow.errors import BusflowError
-from busflow.files import atomic, write_json
+from busflow.files import atomic
 
 STATE, BEST = "state.pth", "best.pth"
 
@@ -94,7 +94,6 @@ class SnapshotHook(Hook):
                     temporary.name,
                     meta={"epoch": runner.epoch, "iter": runner.iter},
                 )
-        write_json(self.folder / "history.json", hub.get_info("history"))
 
 
 def _seconds(history: list[dict]) -> float:

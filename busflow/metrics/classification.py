@@ -14,7 +14,8 @@ from busflow.files import sha256
 from busflow.labels import LABELS
 from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import PROBABILITIES, indices, match, read_predictions, read_split
-from busflow.metrics.uncertainty import cluster_bootstrap, wilson
+from busflow.metrics.shares import wilson
+from busflow.metrics.uncertainty import cluster_bootstrap
 
 ECE_BINS = 15
 INTERVALS = ("accuracy", "balanced_accuracy", "macro_f1")

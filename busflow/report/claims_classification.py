@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from busflow.metrics.uncertainty import mcnemar
+from busflow.metrics.shares import mcnemar
 from busflow.report.claims_data import ALL_SOURCES
 from busflow.report.evidence import Claim, Evidence
 from busflow.report.paper import printed, status
@@ -66,7 +66,7 @@ def _best(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
         f"{evidence.label(claimed)} is the best of the eight classifiers",
         "5.1",
         " against ".join(f"{value:.2f}" for value in accuracy.nlargest(2)),
-        **_judge(evidence, verdict, why, [claimed]),
+        **_judge(evidence, verdict, why, list(printed("table5").index)),
         corrected=f"{first} against {second} of {n} images: exact McNemar p ≥ {p:.2f}",
         ours_paper_protocol=_leaders(ours["paper"]),
         ours_grouped=_leaders(ours["grouped"]),

@@ -198,7 +198,7 @@ def _best(evidence: Evidence, ours: dict[str, Results], score: str) -> Claim:
             )
         if score in WITH_INTERVAL:
             why += "; within CI: Dice on the same images does not tell it from the best"
-        judged = _judge(evidence, verdict, why, [claimed])
+        judged = _judge(evidence, verdict, why, paper.index)
     return Claim(
         f"T7.best_{score}",
         f"{label(evidence, claimed)} has the highest {SCORES[score]}",

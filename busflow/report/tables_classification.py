@@ -10,7 +10,8 @@ from busflow.labels import LABELS
 from busflow.metrics.classification import INTERVALS, count, matrices_per_group
 from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import match, read_predictions, read_split
-from busflow.metrics.uncertainty import cluster_bootstrap, holm, mcnemar
+from busflow.metrics.shares import holm, mcnemar
+from busflow.metrics.uncertainty import cluster_bootstrap
 from busflow.report.paper import printed
 from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number, percent, split_notes
 from busflow.report.units import Unit, by_model, by_protocol, units

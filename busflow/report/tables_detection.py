@@ -65,9 +65,6 @@ LITERATURE = (
         "label": "RetinaNet-ResNet50",
         "source": "RetinaNet, COCO log in the README of github.com/zaidfraij/breast-lesion-detection, whose "
         "AP_S is −1: no box is small",
-        "ap": 0.301,
-        "ap50": 0.542,
-        "ap75": 0.310,
         "apm": 0.043,
         "apl": 0.304,
     },

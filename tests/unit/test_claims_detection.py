@@ -87,6 +87,25 @@ def test_ranks_are_those_of_our_numbers():
     assert other["T6.best_ap"].ours_paper_protocol == "DETR-ResNet50 0.900"
 
 
+def test_the_best_of_four_is_sought_among_the_four_that_the_paper_prints():
+    found = claims(table(swin_base_rfla={"ap50": 0.9, "ap": 0.9}))
+    assert found["T6.best_ap50"].verdict == "reproduced"
+    assert found["T6.best_ap"].verdict == "contradicted"
+
+
+def test_the_best_of_several_is_not_known_from_one():
+    found = claims(table(), **study_settings(models=("swin_base",)))
+    assert found["T6.best_ap"].verdict == "not testable"
+    assert found["T6.swin_base.ap"].verdict == "reproduced"
+
+
+def test_both_convnexts_surpass_the_others_on_medium_lesions_whatever_their_order():
+    other_order = table(convnext_tiny={"apm": 0.1}, convnext_small={"apm": 0.2}, detr_r50={"apm": 0.05})
+    assert claims(other_order)["T6.order_apm"].verdict == "reproduced"
+    one_behind = table(convnext_tiny={"apm": 0.1}, convnext_small={"apm": 0.2}, detr_r50={"apm": 0.15})
+    assert claims(one_behind)["T6.order_apm"].verdict == "contradicted"
+
+
 def test_the_papers_own_numbers_contradict_that_the_proposed_detector_is_best():
     for found in (claims(table()), claims(table(), study={"notice": "DEMO"})):
         assert found["T6.proposed"].verdict == "contradicted"

@@ -192,6 +192,12 @@ def test_a_study_that_cannot_judge_says_why(settings, why):
     assert why in found["T7.segformer_b4.miou"].why
 
 
+def test_the_best_of_several_is_not_known_from_one():
+    found = claims(as_printed(), models={"segmentation": {"segformer_b4": {"label": "B4"}}})
+    assert found["T7.best_miou"].verdict == "not testable"
+    assert found["T7.segformer_b4.miou"].verdict == "reproduced"
+
+
 def test_a_study_without_a_protocol_or_a_model_has_dashes():
     tables = {
         name: table.query("protocol == 'grouped' and model != 'segformer_b4'")

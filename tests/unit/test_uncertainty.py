@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from busflow.metrics.uncertainty import cluster_bootstrap, holm, mcnemar, wilson
+from busflow.metrics.shares import holm, mcnemar, wilson
+from busflow.metrics.uncertainty import cluster_bootstrap
 
 
 def share(counts: np.ndarray) -> dict[str, np.ndarray]:
