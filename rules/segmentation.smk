@@ -45,5 +45,5 @@ UNITS["segmentation"] = Unit(
         *("data/masks.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier")),
     ],
-    evaluation_code=["data/masks.py", "data/images.py"],
+    evaluation_code=["data/masks.py", "data/images.py", "data/views.py"],
 )

@@ -27,6 +27,7 @@ def main() -> None:
     args = parser.parse_args()
     inputs = files_of(args, ["images", "packed_images", "packed_index", *INPUTS[args.task]], parser)
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # timing.json says fp32
     task = importlib.import_module(f"busflow.engine.{args.task}")
     task.predict(inputs, args.weights, args.settings, args.output)
 

@@ -128,18 +128,13 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     batches = itertools.chain(itertools.islice(itertools.cycle(loader), warmup), loader)
     found: list[dict] = []
     # The test set itself is timed, because a detector's time depends on what it sees.
-    times = timing.seconds(
-        lambda: found.extend(infer(model, next(batches))), device, warmup, iterations=len(dataset)
-    )
+    times = timing.seconds_of_each(lambda batch: found.extend(infer(model, batch)), batches, device)[warmup:]
     results = [dataset.results(sample, each) for sample, each in enumerate(found[warmup:])]
     # On one line: there may be hundreds of thousands.
     write_text(
         output / "predictions.json", json.dumps(list(itertools.chain(*results)), allow_nan=False) + "\n"
     )
-    write_json(
-        output / "timing.json",
-        timing.of_test_set(times, device, dataset.images.shape[1], warmup),
-    )
+    write_json(output / "timing.json", timing.of_test_set(times, device, dataset.images.shape[1], warmup))
 
 
 def load_detector(weights: Path) -> Detector:

@@ -33,9 +33,12 @@ def describe_inputs(inputs: dict[str, Path]) -> dict[str, dict[str, str]]:
 
 
 def identity(settings: dict, inputs: dict[str, dict[str, str]]) -> str:
-    """Twelve hex digits that stand for a configuration and the contents of its inputs, wherever they lie."""
+    """Twelve hex digits that stand for a configuration, the contents of its inputs, and the code.
+
+    A training never goes on from the state that another code left. Where the files lie does not matter.
+    """
     contents = {role: description["sha256"] for role, description in inputs.items()}
-    text = json.dumps([settings, contents], sort_keys=True)
+    text = json.dumps([settings, contents, _code(), _versions()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -57,7 +60,7 @@ def run_record(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": _versions(),
         "seconds": round(seconds, 3),
     }
 
@@ -69,6 +72,20 @@ def git_state(folder: Path) -> dict:
         return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
+
+
+def _code() -> dict[str, str]:
+    """Hashes of the library files that a training may run."""
+    library = Path(__file__).parents[1]
+    return {
+        file.relative_to(library).as_posix(): sha256(file)
+        for room in ("data", "engine", "models")
+        for file in (library / room).glob("*.py")
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _contents(path: Path) -> str:

@@ -124,11 +124,10 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     batches = itertools.chain(itertools.islice(itertools.cycle(loader), warmup), loader)
     masks: list[np.ndarray] = []
 
-    def predict_next() -> None:
-        batch = next(batches)
+    def predict_one(batch: dict) -> None:
         masks.append(infer(model, batch, *sizes[batch["samples"].item()]))
 
-    times = timing.seconds(predict_next, device, warmup, iterations=len(dataset))
+    times = timing.seconds_of_each(predict_one, batches, device)[warmup:]
     results = [
         outlines(image_id, mask) for image_id, mask in zip(table["image_id"], masks[warmup:], strict=True)
     ]

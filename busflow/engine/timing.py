@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,21 @@ def device_name(device: torch.device) -> str:
 
 def seconds(call: Callable[[], object], device: torch.device, warmup: int, iterations: int) -> np.ndarray:
     """Wall seconds [iterations] of each call, with the device idle before and after it."""
-    for _ in range(warmup):
-        call()
-    times = np.empty(iterations)
-    for i in range(iterations):
+    return seconds_of_each(lambda _: call(), range(warmup + iterations), device)[warmup:]
+
+
+def seconds_of_each(
+    call: Callable[[object], object], inputs: Iterable[object], device: torch.device
+) -> np.ndarray:
+    """Wall seconds of each input's call, with the device idle before and after it; reading is not timed."""
+    times = []
+    for each in inputs:
         _synchronize(device)
         start = time.perf_counter()
-        call()
+        call(each)
         _synchronize(device)
-        times[i] = time.perf_counter() - start
-    return times
+        times.append(time.perf_counter() - start)
+    return np.array(times)
 
 
 def measure(

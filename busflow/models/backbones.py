@@ -1,18 +1,28 @@
 """timm networks as backbones for mmdet and mmseg, and the learning rates of backbones."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import timm
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import CheckpointLoader
 from timm.layers import LayerNorm2d
 from torch import nn
 
+from busflow.errors import BusflowError
+
 # Parameters of a backbone, which an RFP has more than one of, and of its stem and stages.
 BACKBONE = re.compile(r"(backbone|neck\.rfp_modules\.\d+)\.")
-STAGE = re.compile(BACKBONE.pattern + r"(network\.)?(stem|patch_embed|stages[._](?P<stage>\d))")
+STEM = re.compile(BACKBONE.pattern + r"(network\.)?(stem|patch_embed|conv1|bn1)")
+# Stages count from 0 in ConvNeXt and Swin (stages) and in SegFormer (layers), from 1 in ResNet (layer).
+STAGE = re.compile(
+    BACKBONE.pattern + r"(network\.)?((stages[._]|layers\.)(?P<from_0>\d)|layer(?P<from_1>\d))"
+)
 STAGES = 4
+STRIDES = [4, 8, 16, 32]
 
 
 # In mmengine's own registry, which those of mmdet and mmseg both fall back to.
@@ -48,6 +58,59 @@ class TimmFeatures(BaseModule):
         return tuple(norm(x).contiguous() for norm, x in zip(self.norms, features, strict=True))
 
 
+def feature_channels(name: str) -> list[int]:
+    """Channels of the four maps that a timm network gives as a backbone.
+
+    Raises:
+        BusflowError: it gives no such maps.
+    """
+    side = 2 * STRIDES[-1]
+    try:
+        with torch.device("meta"):
+            maps = TimmFeatures(name)(torch.empty(1, 3, side, side))
+        strides = [side // each.shape[-1] for each in maps]
+    except Exception as error:  # whatever timm raises of a network that is none
+        raise BusflowError(f"timm's {name} is no backbone: {error}; choose another") from error
+    if strides != STRIDES:
+        raise BusflowError(f"timm's {name} has features at strides {strides}, not {STRIDES}; choose another")
+    return [each.shape[1] for each in maps]
+
+
+def check_weights(
+    path: Path, backbone: BaseModule, renamed: Callable[[dict], dict] = lambda weights: weights, new: str = ""
+) -> None:
+    """See that a file holds a backbone's weights.
+
+    mmengine takes what fits and only logs the rest: with a foreign file a network would train from scratch.
+
+    Args:
+        path: of the file.
+        backbone: that will load it.
+        renamed: maps the file's tensors to the backbone's names, perhaps behind "backbone.".
+        new: the beginning of the names that no such file has.
+
+    Raises:
+        BusflowError: the file is broken, or another network's.
+    """
+    try:
+        loaded = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
+        tensors = renamed(loaded.get("state_dict", loaded.get("model", loaded)))
+        shapes = {name.removeprefix("backbone."): tensor.shape for name, tensor in tensors.items()}
+    except Exception as error:  # whatever a broken file makes torch raise
+        raise BusflowError(f"{path} is no intact weights file ({error}); fetch it again") from error
+    expected = {
+        name: tensor.shape
+        for name, tensor in backbone.state_dict().items()
+        if not (new and name.startswith(new))
+    }
+    unlike = [name for name, shape in expected.items() if shapes.get(name) != shape]
+    if unlike:
+        raise BusflowError(
+            f"{path} does not hold this backbone's weights ({len(unlike)} are missing or of another shape, "
+            f"the first: {unlike[0]}); take the file that was published for it"
+        )
+
+
 def learning_rate_scale(
     name: str, backbone: float = 1.0, layer_decay: float = 1.0, head: float = 1.0
 ) -> float:
@@ -62,6 +125,10 @@ def learning_rate_scale(
     """
     if not BACKBONE.match(name):
         return head
-    place = STAGE.match(name)
-    stages = 0 if place is None else STAGES - int(place["stage"] or -1)
+    if STEM.match(name):
+        stages = STAGES + 1
+    elif place := STAGE.match(name):
+        stages = STAGES - (int(place["from_0"]) if place["from_0"] else int(place["from_1"]) - 1)
+    else:
+        stages = 0
     return backbone * layer_decay**stages

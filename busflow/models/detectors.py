@@ -5,6 +5,7 @@ from pathlib import Path
 
 import timm
 import torch
+from mmdet.models.backbones.swin import swin_converter
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -103,10 +104,20 @@ def detector_config(settings: dict, pretrained: Path | None = None) -> ConfigDic
 
 
 def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
-    """The mmdet detector of ``detector_config``, its weights not yet initialised."""
+    """The mmdet detector of ``detector_config``, its weights not yet initialised.
+
+    Raises:
+        BusflowError: as there, or the pretrained weights are another network's.
+    """
     # Another scope may be left over from a Runner of this process.
     with DefaultScope.overwrite_default_scope("mmdet"):
-        return MODELS.build(detector_config(settings, pretrained))
+        network = MODELS.build(detector_config(settings, pretrained))
+    if pretrained and settings.get("backbone") in SWINS:
+        # A classifier has no norms of its stages' outputs.
+        backbones.check_weights(pretrained, network.backbone, swin_converter, new="norm")
+    elif pretrained and settings["detector"] == "detr":
+        backbones.check_weights(pretrained, network.backbone)
+    return network
 
 
 def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
@@ -172,8 +183,7 @@ def _backbone(settings: dict, pretrained: Path | None) -> tuple[ConfigDict, list
         return config, [swin["embed_dims"] * 2**i for i in range(len(swin["depths"]))]
     if not timm.is_model(name):
         raise BusflowError(f"there is no backbone {name}: it is none of {', '.join(SWINS)} and timm has none")
-    with torch.device("meta"):
-        channels = backbones.TimmFeatures(name).channels
+    channels = backbones.feature_channels(name)
     weights = str(pretrained) if pretrained else None
     return ConfigDict(type="TimmFeatures", name=name, drop_path=drop_path, weights=weights), channels
 

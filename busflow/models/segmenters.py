@@ -7,9 +7,8 @@ import mmseg
 import timm
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import PixelData
 from mmseg.models import DiceLoss
 from mmseg.registry import MODELS
@@ -18,7 +17,7 @@ from mmseg.structures import SegDataSample
 from busflow.data.masks import CLASSES
 from busflow.engine.augmentation import to_float, to_network
 from busflow.errors import BusflowError
-from busflow.models.backbones import TimmFeatures
+from busflow.models.backbones import check_weights, feature_channels
 from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
 
 # Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
@@ -131,7 +130,7 @@ def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
     with DefaultScope.overwrite_default_scope("mmseg"):
         network = MODELS.build(segmenter_config(settings, pretrained))
     if pretrained and settings["segmenter"] == "segformer":
-        _check_weights(pretrained, network.backbone)
+        check_weights(pretrained, network.backbone)
     return network
 
 
@@ -141,8 +140,7 @@ def _upernet(settings: dict, pretrained: Path | None) -> ConfigDict:
     if not timm.is_model(name):
         raise BusflowError(f"there is no backbone {name} for a UPerNet: timm has none")
     config = _published(UPERNET)
-    with torch.device("meta"):
-        channels = TimmFeatures(name).channels
+    channels = feature_channels(name)
     config.backbone = ConfigDict(
         type="TimmFeatures",
         name=name,
@@ -178,18 +176,3 @@ def _losses(weight: float, balance_classes: bool) -> list[dict]:
     if balance_classes:
         losses.append({"type": "LesionDice", "loss_weight": weight})
     return losses
-
-
-def _check_weights(path: Path, backbone: BaseModule) -> None:
-    """mmengine takes what fits and only logs the rest: a foreign file would mean training from scratch."""
-    try:
-        loaded = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
-        shapes = {name: tensor.shape for name, tensor in loaded.get("state_dict", loaded).items()}
-    except Exception as error:  # whatever a broken file makes torch raise
-        raise BusflowError(f"{path} is no intact weights file ({error}); fetch it again") from error
-    unlike = [name for name, own in backbone.state_dict().items() if shapes.get(name) != own.shape]
-    if unlike:
-        raise BusflowError(
-            f"{path} does not hold this backbone's weights ({len(unlike)} are missing or of another shape, "
-            f"the first: {unlike[0]}); take the file that mmseg publishes for it"
-        )

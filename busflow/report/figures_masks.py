@@ -13,9 +13,9 @@ from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from PIL import Image
 
 from busflow.data.images import UnusableImage, decode
+from busflow.data.masks import load_mask
 from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.labels import LESIONS
@@ -151,14 +151,11 @@ def _grey(images: pd.DataFrame, image_id: str) -> np.ndarray:
 
 def _truth(masks: Path, image_id: str, shape: tuple[int, int]) -> np.ndarray:
     """Index mask [height, width] of an image."""
-    path = masks / f"{image_id}.png"
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(image)
-    except OSError as error:
-        raise BusflowError(f"{path}: no readable mask ({error}); make the masks again") from None
+    mask = load_mask(masks, image_id)
     if mask.shape != shape:
-        raise BusflowError(f"{path}: is {mask.shape}, but its image is {shape}; make the masks again")
+        raise BusflowError(
+            f"{masks}: the mask of {image_id} is {mask.shape}, but its image is {shape}; make the masks again"
+        )
     return mask
 
 

@@ -1,4 +1,4 @@
-"""A whole small study through Snakemake: two classifiers, a detector, two protocols, phantoms."""
+"""A whole small study through Snakemake: two classifiers, a detector, a segmenter, phantoms."""
 
 import json
 import shutil
@@ -19,10 +19,11 @@ PHANTOMS = {
 }
 MODELS = ["convnext_atto", "convnext_femto"]
 DETECTOR = "convnext_tiny"
+SEGMENTER = "segformer_b0"
 
 
 def overlay(checkout: Path, **changes) -> Path:
-    """The demo, shrunk to three small models and an epoch."""
+    """The demo, shrunk to four small models and an epoch."""
     demo = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
     study = {
         "sources": {name: {"urls": [url]} for name, url in PHANTOMS.items()},
@@ -37,6 +38,7 @@ def overlay(checkout: Path, **changes) -> Path:
                 name: {"backbone": "convnext_atto"} if name == DETECTOR else None
                 for name in demo["detection"]
             },
+            "segmentation": {name: {} if name == SEGMENTER else None for name in demo["segmentation"]},
         },
         "weights": {"donor": {"file": "femto.pth", "urls": [f"file:{checkout}/donor.pth"]}},
         **changes,
@@ -76,9 +78,10 @@ def test_every_contracted_file_is_made(study):
     ]
     files = ["weights.pth", "metrics.json", "history.csv", "timing.json", "run.json"]
     expected = [unit / name for unit in units for name in [*files, "predictions.csv"]]
-    detector = study / f"results/grouped/detection/{DETECTOR}/seed0"
-    expected += [detector / name for name in [*files, "predictions.json"]]
-    expected += [study / f"results/tables/table{k}.{kind}" for k in range(1, 7) for kind in ("csv", "md")]
+    for task, model in {"detection": DETECTOR, "segmentation": SEGMENTER}.items():
+        unit = study / f"results/grouped/{task}/{model}/seed0"
+        expected += [unit / name for name in [*files, "predictions.json"]]
+    expected += [study / f"results/tables/table{k}.{kind}" for k in range(1, 8) for kind in ("csv", "md")]
     expected += [
         study / f"results/figures/{name}.{kind}"
         for name in (
@@ -88,6 +91,8 @@ def test_every_contracted_file_is_made(study):
             "fig3_grouped",
             "fig4_paper",
             "fig6_grouped",
+            "fig7_paper",
+            "fig7_all_grouped",
         )
         for kind in ("svg", "png")
     ]

@@ -7,6 +7,7 @@ from mmdet.models import RFP
 from mmengine.hub import get_config
 
 from busflow.errors import BusflowError
+from busflow.models import detectors
 from busflow.models.detectors import (
     Detector,
     build_network,
@@ -164,3 +165,41 @@ def test_an_unknown_backbone_is_named():
 def test_the_recursive_pyramid_refuses_other_backbones():
     with pytest.raises(BusflowError, match="neck rfp takes the backbones swin_base, not convnext_atto"):
         detector_config(CASCADE | {"neck": "rfp"})
+
+
+SMALL_SWIN = {"embed_dims": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 7}
+
+
+def as_published(swin: torch.nn.Module) -> dict:
+    """A Swin's weights by the names that its authors give them; they have no norm of each stage."""
+    renamings = [
+        ("stages", "layers"),
+        ("projection", "proj"),
+        ("attn.w_msa", "attn"),
+        ("ffn.layers.0.0", "mlp.fc1"),
+        ("ffn.layers.1", "mlp.fc2"),
+    ]
+
+    def published(name: str) -> str:
+        for ours, theirs in renamings:
+            name = name.replace(ours, theirs)
+        return name
+
+    weights = swin.state_dict().items()
+    return {"model": {published(name): each for name, each in weights if not name.startswith("norm")}}
+
+
+def test_a_detector_starts_from_its_backbones_published_weights_and_from_no_others(tmp_path, monkeypatch):
+    monkeypatch.setitem(detectors.SWINS, "swin_base", SMALL_SWIN)
+    settings = CASCADE | {"backbone": "swin_base"}
+    torch.save(as_published(detector(settings).network.backbone), tmp_path / "swin.pth")
+    torch.save(detector(DETR).network.backbone.state_dict(), tmp_path / "resnet50.pth")
+    for mine, own, other in ((settings, "swin", "resnet50"), (DETR, "resnet50", "swin")):
+        build_network(mine, tmp_path / f"{own}.pth").init_weights()
+        with pytest.raises(BusflowError, match=rf"{other}\.pth does not hold this backbone's weights"):
+            build_network(mine, tmp_path / f"{other}.pth")
+
+
+def test_a_network_without_maps_at_the_four_strides_is_no_backbone():
+    with pytest.raises(BusflowError, match="vit_tiny_patch16_224 is no backbone"):
+        detector_config(CASCADE | {"backbone": "vit_tiny_patch16_224"})

@@ -194,12 +194,12 @@ def other_size(tmp_path, paths):
     folder = tmp_path / "masks"
     for image_id in make_masks(make_split()):
         (folder / image_id).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((5, 7), np.uint8)).save(folder / f"{image_id}.png")
-    return {"masks": folder}, r"masks/busi/.*\.png: is \(5, 7\), but its image is \(60, 80\)"
+        Image.fromarray(np.zeros((15, 17), np.uint8)).save(folder / f"{image_id}.png")
+    return {"masks": folder}, r"masks: the mask of busi/.* is \(15, 17\), but its image is \(60, 80\)"
 
 
 def no_mask(tmp_path, paths):
-    return {"masks": tmp_path}, r"busi/.*\.png: no readable mask .* make the masks again"
+    return {"masks": tmp_path}, r"busi/.*\.png is no intact index mask .* run the workflow again"
 
 
 def other_prediction(tmp_path, paths):

@@ -88,9 +88,19 @@ def imported(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
-def test_a_training_depends_on_all_the_code_that_it_runs(tmp_path, task):
+def test_a_unit_depends_on_all_the_code_that_it_runs(tmp_path, task):
     shown = dry_run(task, "--config", f"root={tmp_path}").stdout
-    inputs = re.search(rf"rule train_{task}:\n +input: (.*)", shown).group(1).split(", ")
     # What every script shares; an edit there is no reason to train for days again.
     shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")}
-    assert imported(f"busflow/engine/{task}.py") - shared - set(inputs) == set()
+    for verb, room in (("train", "engine"), ("predict", "engine"), ("evaluate", "metrics")):
+        inputs = re.search(rf"rule {verb}_{task}:\n +input: (.*)", shown).group(1).split(", ")
+        assert imported(f"busflow/{room}/{task}.py") - shared - set(inputs) == set(), verb
+
+
+def test_the_papers_study_takes_over_no_hyperparameter_of_the_demonstration():
+    demo, paper = (yaml.safe_load((ROOT / path).read_text()) for path in ("config.yaml", "config/paper.yaml"))
+    architecture = {"label", "timm", "detector", "backbone", "neck", "assigner", "segmenter"}
+    for task, settings in demo["training"].items():
+        assert set(settings) - set(paper["training"][task]) - {"amp", "compile"} == set()
+        for name, entry in demo["models"][task].items():
+            assert set(entry) - architecture - set(paper["models"][task][name]) == set(), name
