@@ -86,7 +86,7 @@ class BoxAugmentation(UltrasoundAugmentation):
         labels: list[torch.Tensor],
         samples: torch.Tensor,
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-        """Augment a batch; boxes are cut at the border, and left out if a side of less than a pixel is left."""
+        """Augment a batch; boxes are cut at the border, and left out when a side keeps less than a pixel."""
         draws = self.draws.to(images.device)[samples]
         draws[:, 1] = 0
         images = amplify(move(images, draws[:, :5]), draws[:, 5:])
