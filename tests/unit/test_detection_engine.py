@@ -299,8 +299,10 @@ def test_an_image_that_the_index_lacks_is_named(inputs, tmp_path):
         train(inputs, tmp_path, "out")
 
 
-def test_every_trainable_parameter_is_in_one_group_and_only_weights_decay():
-    network = detectors.build_network(SETTINGS | {"detector": "detr"}, pretrained="resnet50.pth")
+def test_every_trainable_parameter_is_in_one_group_and_only_weights_decay(tmp_path):
+    settings, weights = SETTINGS | {"detector": "detr"}, tmp_path / "resnet50.pth"
+    torch.save(detectors.build_network(settings).backbone.state_dict(), weights)
+    network = detectors.build_network(settings, weights)  # some of its layers are frozen
     groups = parameter_groups(network, 1e-3, 0.05, lambda name: 0.1 if name.startswith("backbone") else 1.0)
     members = [parameter for group in groups for parameter in group["params"]]
     trainable = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
