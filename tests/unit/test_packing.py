@@ -140,10 +140,11 @@ def test_a_missing_array_is_named(packed):
         PackedImages(*packed)
 
 
-def test_the_script_packs(index, packed, tmp_path, monkeypatch):
-    index.to_csv(tmp_path / "images.csv", index=False)
+def test_the_script_packs_the_images_of_the_sources_asked_for(index, packed, tmp_path, monkeypatch):
+    foreign = index.iloc[:1].assign(source="other", pixel_sha256="0" * 64, path="nowhere.png")
+    pd.concat([index.assign(source="busi"), foreign]).to_csv(tmp_path / "images.csv", index=False)
     out = tmp_path / "script.npy", tmp_path / "script.csv"
-    arguments = ["--settings", '{"size": 32}', "--threads", "1"]
+    arguments = ["--settings", '{"size": 32, "sources": ["busi"]}', "--threads", "1"]
     arguments += ["--images", str(tmp_path / "images.csv")]
     arguments += ["--output-images", str(out[0]), "--output-index", str(out[1])]
     monkeypatch.setattr("sys.argv", ["pack.py", *arguments])

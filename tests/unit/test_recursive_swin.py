@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmdet.models import FPN, RFP, SwinTransformer
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 
 from busflow.models.recursive_swin import RecursiveSwin
 
@@ -11,6 +12,13 @@ SWIN = {"embed_dims": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4), "win
 CHANNELS = [8, 16, 32, 64]
 PYRAMID = 16
 SIZES = ((18, 25), (9, 13), (5, 7), (3, 4))  # of the pyramid's levels
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """mmdet's: a Runner of another test may have left its own."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
 
 
 def pyramid_of_swin(**swin) -> tuple[RecursiveSwin, RFP]:
