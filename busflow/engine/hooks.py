@@ -52,7 +52,7 @@ class SnapshotHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         hub = runner.message_hub
-        if "history" not in hub.runtime_info:
+        if runner.iter == 0:  # not resumed; the hub may be that of a run in the same second
             hub.update_info("history", [], resumed=True)
             hub.update_info("best_score", float("-inf"), resumed=True)
         self.started = time.monotonic() - _seconds(hub.get_info("history"))
