@@ -25,7 +25,7 @@ CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
 TASKS = ["classification", "detection", "segmentation"]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
-# What the trainings of all tasks run.
+# What the trainings and predictions of all tasks run.
 ENGINE = [
     *(f"engine/{name}.py" for name in ("augmentation", "datasets", "hooks", "provenance", "training")),
     *("engine/checkpoints.py", "engine/timing.py", "data/images.py", "data/packing.py"),

@@ -45,7 +45,7 @@ UNITS["detection"] = Unit(
     of_protocol=[],
     timing=["warmup"],
     code=[
-        *("engine/detection.py", "engine/boxes.py", "engine/augmentation.py", "data/views.py"),
+        *("engine/detection.py", "engine/boxes.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla", "classifier")),
         *("models/ops.py", "models/nms.py", "models/roi_align.py"),
     ],

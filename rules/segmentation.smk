@@ -41,8 +41,7 @@ UNITS["segmentation"] = Unit(
     of_protocol=["balance_classes"],
     timing=["warmup"],
     code=[
-        *(f"engine/{name}.py" for name in ("segmentation", "masks", "augmentation")),
-        *("data/masks.py", "data/views.py"),
+        *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier")),
     ],
     evaluation_code=["data/masks.py", "data/images.py", "data/views.py"],
