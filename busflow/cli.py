@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import gc
 import json
 import logging
 import sys
@@ -13,6 +14,9 @@ from busflow.errors import BusflowError
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's ``main``; turn an expected failure into one line and exit status 1."""
+    # By default Python searches all that a library defines for garbage, again and again while it loads, which
+    # takes a sixth of the start of a training.
+    gc.set_threshold(50_000)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         main()
