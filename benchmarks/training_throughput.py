@@ -45,7 +45,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, rng.integers(0, 256, (IMAGES, args.size, args.size), dtype=np.uint8))
-        dataset = PackedDataset(np.load(path, mmap_mode="r"), np.arange(IMAGES), rng.integers(0, 3, IMAGES))
+        images, rows, labels = np.load(path, mmap_mode="r"), np.arange(IMAGES), rng.integers(0, 3, IMAGES)
+        dataset = PackedDataset(images, rows, labels, image_ids=[str(row) for row in rows])
         loader = training_loader(dataset, args.batch, args.batch, seed=0, workers=0)
         packed = itertools.chain.from_iterable(itertools.repeat(loader))
         resident = itertools.repeat(dataset.__getitems__(list(range(args.batch))))

@@ -5,21 +5,28 @@ import errno
 import gc
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from busflow.errors import BusflowError
+from busflow.errors import BusflowError, InterruptedRunError
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a script's ``main``; turn an expected failure into one line and exit status 1."""
+    """Call a script's ``main``; turn an expected failure into one line and exit status 1.
+
+    A run that was asked to stop exits with 75, "try again later".
+    """
     # By default Python searches all that a library defines for garbage, again and again while it loads, which
     # takes a sixth of the start of a training.
     gc.set_threshold(50_000)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         main()
+    except InterruptedRunError as interruption:
+        print(f"{_program()}: {interruption}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)
     except BusflowError as error:
         sys.exit(f"{_program()}: error: {error}")
     except OSError as error:

@@ -26,19 +26,30 @@ def atomic(path: Path | str) -> Iterator[Path]:
     process nor a power cut leaves a partial file under the final name.
     """
     path = Path(path)
+    with temporary_beside(path) as temporary:
+        yield temporary
+        settle(temporary, path)
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield a new hidden file in the folder of ``path``; it is removed if it is still there at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        yield Path(name)
     finally:
-        temporary.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
+
+
+def settle(temporary: Path, path: Path) -> None:
+    """Flush a finished temporary file to disk and give it its name."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(0o666 & ~_umask())
+    temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

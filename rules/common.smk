@@ -27,8 +27,9 @@ UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
 # What the trainings and predictions of all tasks run.
 ENGINE = [
-    *(f"engine/{name}.py" for name in ("augmentation", "datasets", "hooks", "provenance", "training")),
-    *("engine/checkpoints.py", "engine/timing.py", "data/images.py", "data/packing.py"),
+    *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "progress")),
+    *(f"engine/{name}.py" for name in ("provenance", "runs", "signals", "timing", "training")),
+    *("data/images.py", "data/packing.py"),
 ]
 
 # Of each task: the input files of its three rules by their option, the name of its predictions, the keys of

@@ -25,6 +25,7 @@ for task, unit in UNITS.items():
         resources:
             gpu=config["compute"]["gpus"],
             workers=config["compute"]["workers"],
+            checkpoint_interval=config["compute"]["checkpoint_interval"],
         params:
             task=task,
             inputs=as_options(unit.train),
@@ -36,7 +37,8 @@ for task, unit in UNITS.items():
         shell:
             "python {input.script} --task {params.task} --settings {params.settings:q} "
             "--seed {wildcards.seed} {params.inputs} {params.pretrained} --state {params.state} "
-            "--output {params.folder} --threads {threads} --workers {resources.workers} > {log} 2>&1"
+            "--output {params.folder} --threads {threads} --workers {resources.workers} "
+            "--checkpoint-interval {resources.checkpoint_interval} > {log} 2>&1"
 
     rule:
         name:

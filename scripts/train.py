@@ -29,13 +29,19 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--workers", required=True, type=int, help="processes that load batches; 0: none")
+    parser.add_argument(
+        "--checkpoint-interval", required=True, type=float, help="seconds from one saved state to the next"
+    )
     args = parser.parse_args()
     inputs = files_of(args, ["images", "packed_images", "packed_index", *INPUTS[args.task]], parser)
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
     torch.set_num_threads(args.threads)
+    from busflow.engine.training import train  # takes seconds to import
+
     task = importlib.import_module(f"busflow.engine.{args.task}")
-    task.train(inputs, args.settings, args.seed, args.workers, args.state, args.output)
+    compute = {"workers": args.workers, "checkpoint_interval": args.checkpoint_interval}
+    train(task.prepare, inputs, args.settings, args.seed, compute, args.state, args.output)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class DetectionDataset(Dataset):
 
     def __init__(self, view: dict, images: np.ndarray, rows: np.ndarray):
         self.view, self.images, self.rows = view, images, np.asarray(rows)
+        self.image_ids = [image["file_name"] for image in view["images"]]
         sizes = np.array([(image["width"], image["height"]) for image in view["images"]])
         placed = np.array([placement(int(w), int(h), images.shape[1]) for w, h in sizes])
         self.sizes, self.offsets, self.scales = sizes, placed[:, :2], placed[:, 2:] / sizes
@@ -64,7 +65,7 @@ class DetectionDataset(Dataset):
         ends = detections["boxes"].double().cpu().numpy().reshape(-1, 2, 2)
         ends = ((ends - self.offsets[sample]) / self.scales[sample]).clip(0, self.sizes[sample])
         boxes = np.concatenate([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1).round(3)
-        image_id = self.view["images"][sample]["file_name"]
+        image_id = self.image_ids[sample]
         return [
             {"image_id": image_id, "label": LESIONS[label], "bbox": box, "score": round(score, 9)}
             for box, label, score in zip(

@@ -8,12 +8,11 @@ from busflow.errors import BusflowError
 from busflow.files import atomic
 
 
-def save_weights(path: Path, network: torch.nn.Module, meta: dict) -> None:
-    """Atomically write ``{"state_dict", "meta"}``; ``meta`` holds plain values only."""
-    state = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+def save_weights(path: Path, weights: dict[str, torch.Tensor], meta: dict) -> None:
+    """Atomically write ``{"state_dict", "meta"}``: tensors on the CPU, and plain values."""
     # Through a file object, because torch writes a path's name into the file.
     with atomic(path) as temporary, temporary.open("wb") as file:
-        torch.save({"state_dict": state, "meta": meta}, file)
+        torch.save({"state_dict": weights, "meta": meta}, file)
 
 
 def load_weights(path: Path) -> dict:

@@ -15,12 +15,11 @@ from busflow.engine.augmentation import UltrasoundAugmentation
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import (
     PackedDataset,
-    accumulation_steps,
     evaluation_loader,
     split_images,
     training_loader,
 )
-from busflow.engine.provenance import describe_inputs, identity
+from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
@@ -51,43 +50,38 @@ class ClassificationValidation(BaseMetric):
         }
 
 
-def train(
-    inputs: dict[str, Path], settings: dict, seed: int, workers: int, state: Path, output: Path
-) -> None:
-    """Train one classifier and publish weights.pth, history.csv and run.json.
+def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
+    """Everything for the training of one classifier.
 
     Args:
         inputs: paths ``images`` (index), ``split``, ``packed_images``, ``packed_index`` and, for a
             pretrained start, ``pretrained``.
-        settings: of the model and its training (config/README.md).
-        seed: of the run.
+        settings: of the model and its training (config/README.md), and its seed.
         workers: processes that load batches; their number does not change the result.
-        state: folder for what a resume needs, kept apart by the run's identity: a run with other settings
-            or other data starts afresh. Removed at the end.
-        output: folder of the published files.
     """
-    settings = settings | {"seed": seed}
-    described = describe_inputs(inputs)
-    folder = state / identity(settings, described)
     samples = {name: _dataset(inputs, name) for name in ("train", "val")}
     counts = np.bincount(samples["train"].labels, minlength=len(LABELS))
     if settings["balance_classes"] and (counts == 0).any():
         missing = LABELS[int(np.argmin(counts))]
         raise BusflowError(f"{inputs['split']} has no training image of class {missing}; nothing to balance")
-    torch.manual_seed(seed)
+    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
     network = build_network(
         settings["timm"], options=settings["network"], weights=_as_text(inputs.get("pretrained"))
     )
-    model = Classifier(
-        network,
-        UltrasoundAugmentation(seed, len(samples["train"]), settings["augmentation"]),
-        settings["label_smoothing"],
-        torch.from_numpy(counts) if settings["balance_classes"] else None,
-    )
-    batch, micro = settings["batch_size"], settings["micro_batch"]
     learning_rate = training.learning_rate(settings)
-    history = training.train(
-        model,
+    return Setup(
+        model=Classifier(
+            network,
+            UltrasoundAugmentation(seed, len(samples["train"]), settings["augmentation"]),
+            settings["label_smoothing"],
+            torch.from_numpy(counts) if settings["balance_classes"] else None,
+        ),
+        # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
+        optimizer=torch.optim.AdamW(
+            training.parameter_groups(network, learning_rate, settings["weight_decay"]),
+            lr=learning_rate,
+            fused=True,
+        ),
         loaders=(
             training_loader(samples["train"], batch, micro, seed, workers),
             evaluation_loader(samples["val"], micro, workers),
@@ -95,19 +89,8 @@ def train(
         validation=ClassificationValidation(),
         select_by=SELECT_BY,
         settings=settings,
-        # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
-        optimizer=torch.optim.AdamW(
-            training.parameter_groups(network, learning_rate, settings["weight_decay"]),
-            lr=learning_rate,
-            fused=True,
-        ),
-        accumulation=accumulation_steps(batch, micro),
-        seed=seed,
-        folder=folder,
         meta={key: settings[key] for key in ("timm", "network", "image_size")} | {"classes": list(LABELS)},
     )
-    table = pd.DataFrame(history).rename(columns={"val_nll": "val_loss"})
-    training.publish(folder, table, settings, described, output)
 
 
 @torch.inference_mode()
@@ -115,7 +98,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     """Predict the test split and time it: writes predictions.csv and timing.json.
 
     Args:
-        inputs: as for ``train``.
+        inputs: as for ``prepare``.
         weights: a published weights.pth.
         settings: keys ``batch`` (images at a time), ``warmup`` and ``iterations`` (timed calls).
         output: folder of the two files.
@@ -172,7 +155,9 @@ def _dataset(inputs: dict[str, Path], name: str) -> PackedDataset:
     table = _table(inputs, name)
     packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
     labels = table["label"].map(LABELS.index)
-    return PackedDataset(packed.images, packed.rows(table["pixel_sha256"]), labels)
+    return PackedDataset(
+        packed.images, packed.rows(table["pixel_sha256"]), labels, table["image_id"].tolist()
+    )
 
 
 def _table(inputs: dict[str, Path], name: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ class PackedDataset(Dataset):
         images: uint8 array [N, S, S], usually a memory map.
         rows: int array [n], the row of ``images`` for each sample.
         labels: int array [n], class indices.
+        image_ids: of the samples.
 
     Indexing with a list yields ``{"images": uint8 [B, 1, S, S], "labels": int64 [B],
     "samples": int64 [B]}``; ``samples`` are the positions in this dataset.
@@ -26,8 +27,9 @@ class PackedDataset(Dataset):
 
     metainfo: ClassVar[dict] = {}  # mmengine warns about a dataset without it
 
-    def __init__(self, images: np.ndarray, rows: np.ndarray, labels: np.ndarray):
+    def __init__(self, images: np.ndarray, rows: np.ndarray, labels: np.ndarray, image_ids: list[str]):
         self.images, self.rows, self.labels = images, np.asarray(rows), np.asarray(labels, np.int64)
+        self.image_ids = image_ids
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,10 +48,14 @@ class EpochSampler(Sampler[int]):
 
     What is cut differs from epoch to epoch, so no sample is lost for good, and no accumulated
     gradient crosses the border of an epoch.
+
+    Attributes:
+        done: samples of the epoch that are left out because a run that goes on within it has seen them.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int):
         self.size, self.length, self.seed, self.epoch = size, size // batch_size * batch_size, seed, 0
+        self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -59,7 +65,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return iter(order[: self.length].tolist())
+        return iter(order[self.done : self.length].tolist())
 
 
 def split_images(split: Path, images: Path, name: str, columns: list[str]) -> pd.DataFrame:

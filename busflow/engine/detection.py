@@ -16,8 +16,8 @@ from busflow.data.views import load_view
 from busflow.engine import timing, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
 from busflow.engine.checkpoints import load_weights
-from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
-from busflow.engine.provenance import describe_inputs, identity
+from busflow.engine.datasets import evaluation_loader, training_loader
+from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
@@ -68,33 +68,24 @@ def average_precision(view: dict, results: list[dict]) -> dict[str, float]:
     return {"ap": float(evaluation.stats[0]), "ap50": float(evaluation.stats[1])}
 
 
-def train(
-    inputs: dict[str, Path], settings: dict, seed: int, workers: int, state: Path, output: Path
-) -> None:
-    """Train one detector and publish weights.pth, history.csv and run.json.
+def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
+    """Everything for the training of one detector.
 
     Args:
         inputs: paths ``images`` (index), ``train`` and ``val`` (views), ``packed_images``,
             ``packed_index`` and, for a pretrained start, ``pretrained``.
-        settings: of the model and its training (config/README.md).
-        seed: of the run.
+        settings: of the model and its training (config/README.md), and its seed.
         workers: processes that load batches; their number does not change the result.
-        state: folder for what a resume needs, kept apart by the run's identity: a run with other settings
-            or other data starts afresh. Removed at the end.
-        output: folder of the published files.
     """
-    settings = settings | {"seed": seed}
-    described = describe_inputs(inputs)
-    folder = state / identity(settings, described)
     samples = {name: _dataset(inputs, name) for name in ("train", "val")}
-    torch.manual_seed(seed)
     pretrained = inputs.get("pretrained")
     if settings["assigner"] == "rfla":
         settings = settings | {"prior_sides": prior_sides(settings, pretrained)}
+    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
     network = build_network(settings, pretrained)
-    batch, micro = settings["batch_size"], settings["micro_batch"]
-    history = training.train(
-        Detector(network, BoxAugmentation(seed, len(samples["train"]), settings["augmentation"])),
+    return Setup(
+        model=Detector(network, BoxAugmentation(seed, len(samples["train"]), settings["augmentation"])),
+        optimizer=_optimizer(network, settings),
         loaders=(
             training_loader(samples["train"], batch, micro, seed, workers),
             evaluation_loader(samples["val"], micro, workers),
@@ -102,13 +93,8 @@ def train(
         validation=DetectionValidation(samples["val"]),
         select_by=SELECT_BY,
         settings=settings,
-        optimizer=_optimizer(network, settings),
-        accumulation=accumulation_steps(batch, micro),
-        seed=seed,
-        folder=folder,
         meta={"settings": settings, "categories": list(LESIONS)},
     )
-    training.publish(folder, pd.DataFrame(history), settings, described, output)
 
 
 @torch.inference_mode()

@@ -1,103 +1,205 @@
 """Hooks that make a training reproducible, recorded and resumable."""
 
+import logging
 import math
-import os
+import random
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from busflow.engine.checkpoints import save_weights
-from busflow.errors import BusflowError
-from busflow.files import atomic
+from busflow.engine.runs import save_state
+from busflow.engine.signals import StopRequest
+from busflow.errors import BusflowError, InterruptedRunError
 
-STATE, BEST = "state.pth", "best.pth"
+CHECK_EVERY = 50  # batches; looking at a loss makes the CPU wait for the GPU
+
+logger = logging.getLogger(__name__)
 
 
-class EpochSeedHook(Hook):
-    """Make all randomness of an epoch (augmentation, dropped paths) a function of (seed, epoch).
+class RandomnessHook(Hook):
+    """Make all that is random a function of seed and step, and the order of samples one of seed and epoch.
 
-    A training that resumes at an epoch's border then draws the same numbers as one that never stopped.
+    A training that goes on at any step then draws the same numbers as one that never stopped: no state of a
+    random number generator needs to be kept.
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
-        # A prime stride keeps (seed, epoch) pairs apart.
-        torch.manual_seed(runner.seed * 1_000_003 + runner.epoch)
+        batches = runner.train_dataloader.batch_sampler
+        batches.sampler.done = (runner.iter - runner.epoch * len(batches)) * batches.batch_size
         augmentation = _unwrapped(runner).data_preprocessor.augmentation
         if augmentation is not None:
             augmentation.set_epoch(runner.epoch)
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        (seed,) = np.random.SeedSequence([runner.seed, runner.iter]).generate_state(1).tolist()
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  (what libraries may draw from)
+        torch.manual_seed(seed)
 
-class SnapshotHook(Hook):
-    """After each validation: extend the history, keep the best weights, and save all that a resume needs.
 
-    mmengine's CheckpointHook saves an epoch before it is validated, so that a run killed in between
-    resumes without that epoch's score; and it writes in place. Here history and best score travel in the
-    message hub, which is part of the state, and files appear by renaming.
+class HistoryHook(Hook):
+    """Keep a row of each epoch's figures, and the best weights; stop at a loss that is no number.
+
+    Both travel with the state of the run. (mmengine's CheckpointHook saves an epoch before it is validated,
+    so that a run killed in between resumes without that epoch's score; and it writes in place.)
 
     Args:
-        folder: of the run; holds ``state.pth`` and ``best.pth``.
         metric: key of the validation metrics; greater is better, the first of equals stays. As long
             as it is zero, though, the latest weights are the best: a detector takes a while to find anything.
-        meta: plain values to keep beside the best weights.
+
+    Attributes:
+        rows: one per epoch so far.
+        score, weights: of the best epoch.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, folder: Path, metric: str, meta: dict):
-        self.folder, self.metric, self.meta = folder, metric, meta
+    def __init__(self, metric: str):
+        self.metric = metric
+        self.rows: list[dict] = []
+        self.score, self.weights, self.best_epoch = -math.inf, {}, 0
+        self.seconds, self.checked = 0.0, []
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._check(runner)
+        checkpoint["history"] = {
+            "rows": self.rows,
+            "score": self.score,
+            "weights": self.weights,
+            "best_epoch": self.best_epoch,
+            "seconds": self._elapsed(),
+            "checked": self.checked,
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        vars(self).update(checkpoint["history"])
+        self.weights = {name: tensor.cpu() for name, tensor in self.weights.items()}
 
     def before_train(self, runner: Runner) -> None:
-        hub = runner.message_hub
-        if runner.iter == 0:  # not resumed; the hub may be that of a run in the same second
-            hub.update_info("history", [], resumed=True)
-            hub.update_info("best_score", float("-inf"), resumed=True)
-        self.started = time.monotonic() - _seconds(hub.get_info("history"))
+        self.started = time.monotonic() - self.seconds
+        self.unchecked: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        self.losses: list[torch.Tensor] = []
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        self.losses.append(outputs["loss"].detach())
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        self.unchecked.append((outputs["loss"].detach(), data_batch["samples"]))
+        if len(self.unchecked) == CHECK_EVERY:
+            self._check(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        self.loss = torch.stack(self.losses).mean().item()
-        if not math.isfinite(self.loss):
-            raise BusflowError(
-                f"the loss is {self.loss} in epoch {runner.epoch + 1}; lower learning_rate and train again"
-            )
+        self._check(runner)
+        self.loss = float(np.mean(self.checked))
+        self.checked = []
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        hub = runner.message_hub
         row = {
             "epoch": runner.epoch,
             "step": runner.iter,
-            "seconds": round(time.monotonic() - self.started, 3),
+            "seconds": round(self._elapsed(), 3),
             "learning_rate": max(runner.optim_wrapper.get_lr()["lr"]),
             "train_loss": self.loss,
             **{f"val_{key}": value for key, value in metrics.items()},
         }
-        hub.update_info("history", [*hub.get_info("history"), row], resumed=True)
-        if metrics[self.metric] > hub.get_info("best_score") or hub.get_info("best_score") <= 0:
-            hub.update_info("best_score", metrics[self.metric], resumed=True)
-            # Before the state: a run killed in between repeats the epoch and finds the same best.
-            meta = {**self.meta, "epoch": runner.epoch}
-            save_weights(self.folder / BEST, _unwrapped(runner).network, meta)
-        # After the last epoch nothing is left to resume, and the state is three times the weights.
-        if runner.epoch < runner.max_epochs:
-            with atomic(self.folder / STATE) as temporary:
-                runner.save_checkpoint(
-                    os.fspath(temporary.parent),
-                    temporary.name,
-                    meta={"epoch": runner.epoch, "iter": runner.iter},
+        self.rows.append(row)
+        if metrics[self.metric] > self.score or self.score <= 0:
+            self.score, self.best_epoch = metrics[self.metric], runner.epoch
+            state = _unwrapped(runner).network.state_dict()
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _check(self, runner: Runner) -> None:
+        if not self.unchecked:
+            return
+        losses = torch.stack([loss for loss, _ in self.unchecked]).tolist()
+        for loss, (_, samples) in zip(losses, self.unchecked, strict=True):
+            if not math.isfinite(loss):
+                ids = runner.train_dataloader.dataset.image_ids
+                images = ", ".join(ids[sample] for sample in samples.tolist())
+                raise BusflowError(
+                    f"the loss is {loss} in epoch {runner.epoch + 1}, in the batch of {images}; "
+                    "look at these images, or lower learning_rate, and train again"
                 )
+        self.checked = [*self.checked, *losses]
+        self.unchecked = []
 
 
-def _seconds(history: list[dict]) -> float:
-    return history[-1]["seconds"] if history else 0.0
+class StateHook(Hook):
+    """Save all that a resume needs, now and then and when asked to stop; then stop.
+
+    A state is that between two steps of the optimiser, so that no gradient is under way. One that was saved
+    within an epoch goes on within it; one that was saved during a validation repeats this validation.
+
+    Args:
+        folder: of the run; its name is the run's identity.
+        interval: seconds from one state to the next.
+        accumulation: training batches per step of the optimiser.
+        stop: is set when the process is asked to stop.
+    """
+
+    priority = "LOWEST"
+
+    def __init__(self, folder: Path, interval: float, accumulation: int, stop: StopRequest):
+        self.folder, self.interval, self.accumulation, self.stop = folder, interval, accumulation, stop
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if checkpoint["meta"]["run"] != self.folder.name:
+            raise BusflowError(
+                f"{self.folder} holds a state of another run ({checkpoint['meta']['run']}), with other "
+                "settings, data or code; delete the folder and run the same command again"
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        self.saved = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        if (runner.iter + 1) % self.accumulation == 0:
+            self._save_if_due(runner, runner.epoch, runner.iter + 1)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: list | None = None
+    ) -> None:
+        if self.stop:
+            self._save_if_due(runner, runner.epoch - 1, runner.iter)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if runner.epoch < runner.max_epochs:  # else nothing is left to resume
+            self._save_if_due(runner, runner.epoch, runner.iter)
+
+    def _save_if_due(self, runner: Runner, epoch: int, step: int) -> None:
+        if not self.stop and time.monotonic() - self.saved < self.interval:
+            return
+        state = {
+            "meta": {
+                "run": self.folder.name,
+                "epoch": epoch,
+                "iter": step,
+                "seed": runner.seed,
+                "dataset_meta": runner.train_dataloader.dataset.metainfo,
+            },
+            "state_dict": _unwrapped(runner).state_dict(),
+            "message_hub": runner.message_hub.state_dict(),
+            "optimizer": runner.optim_wrapper.state_dict(),
+            "param_schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
+        }
+        runner.call_hook("before_save_checkpoint", checkpoint=state)
+        # mmengine's own way of saving makes two copies of the state in memory and writes in place.
+        save_state(self.folder, step, lambda path: torch.save(state, path))
+        self.saved = time.monotonic()
+        logger.info("saved the state after %d training batches", step)
+        if self.stop:
+            raise InterruptedRunError(
+                f"asked to stop ({self.stop}); saved the state after {step} training batches in "
+                f"{self.folder}; run the same command again to go on"
+            )
 
 
 def _unwrapped(runner: Runner) -> torch.nn.Module:

@@ -24,6 +24,7 @@ class SegmentationDataset(Dataset):
     Args:
         images: uint8 array [N, S, S], usually a memory map.
         rows: int array [n], the row of ``images`` for each sample.
+        image_ids: of the samples.
         masks: uint8 array [n, S, S] of ``read_masks``; None where only predictions are wanted.
 
     Indexing with a list yields ``{"images": uint8 [B, 1, S, S], "masks": uint8 [B, 1, S, S],
@@ -32,8 +33,14 @@ class SegmentationDataset(Dataset):
 
     metainfo: ClassVar[dict] = {}  # mmengine warns about a dataset without it
 
-    def __init__(self, images: np.ndarray, rows: np.ndarray, masks: np.ndarray | None = None):
-        self.images, self.rows, self.masks = images, np.asarray(rows), masks
+    def __init__(
+        self,
+        images: np.ndarray,
+        rows: np.ndarray,
+        image_ids: list[str],
+        masks: np.ndarray | None = None,
+    ):
+        self.images, self.rows, self.image_ids, self.masks = images, np.asarray(rows), image_ids, masks
 
     def __len__(self) -> int:
         return len(self.rows)

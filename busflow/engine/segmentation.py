@@ -17,7 +17,7 @@ from busflow.engine import timing, training
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, split_images, training_loader
 from busflow.engine.masks import IGNORED, MaskAugmentation, SegmentationDataset, read_masks, unletterbox
-from busflow.engine.provenance import describe_inputs, identity
+from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
@@ -60,36 +60,26 @@ def scores(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def train(
-    inputs: dict[str, Path], settings: dict, seed: int, workers: int, state: Path, output: Path
-) -> None:
-    """Train one segmenter and publish weights.pth, history.csv and run.json.
+def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
+    """Everything for the training of one segmenter.
 
     Args:
         inputs: paths ``images`` (index), ``split``, ``packed_images``, ``packed_index``, ``masks`` (folder)
             and, for a pretrained start, ``pretrained``.
-        settings: of the model and its training (config/README.md).
-        seed: of the run.
+        settings: of the model and its training (config/README.md), and its seed.
         workers: processes that load batches; their number does not change the result.
-        state: folder for what a resume needs, kept apart by the run's identity: a run with other settings
-            or other data starts afresh. Removed at the end.
-        output: folder of the published files.
     """
-    settings = settings | {"seed": seed}
-    batch, micro = settings["batch_size"], settings["micro_batch"]
-    accumulation = accumulation_steps(batch, micro)
-    if settings["segmenter"] == "upernet" and batch == accumulation:
+    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
+    if settings["segmenter"] == "upernet" and batch == accumulation_steps(batch, micro):
         raise BusflowError(
             f"a UPerNet normalises over the images on the device, and batch_size {batch} with micro_batch "
             f"{micro} puts one there at a time; make both at least 2, the first a multiple of the second"
         )
-    described = describe_inputs(inputs)
-    folder = state / identity(settings, described)
     samples = {name: _dataset(inputs, name, inputs["masks"])[0] for name in ("train", "val")}
-    torch.manual_seed(seed)
     network = build_network(settings, inputs.get("pretrained"))
-    history = training.train(
-        Segmenter(network, MaskAugmentation(seed, len(samples["train"]), settings["augmentation"])),
+    return Setup(
+        model=Segmenter(network, MaskAugmentation(seed, len(samples["train"]), settings["augmentation"])),
+        optimizer=_optimizer(network, settings),
         loaders=(
             training_loader(samples["train"], batch, micro, seed, workers),
             evaluation_loader(samples["val"], micro, workers),
@@ -97,13 +87,8 @@ def train(
         validation=SegmentationValidation(),
         select_by=SELECT_BY,
         settings=settings,
-        optimizer=_optimizer(network, settings),
-        accumulation=accumulation,
-        seed=seed,
-        folder=folder,
         meta={"settings": settings, "classes": list(CLASSES)},
     )
-    training.publish(folder, pd.DataFrame(history), settings, described, output)
 
 
 @torch.inference_mode()
@@ -175,7 +160,8 @@ def _dataset(
     table = split_images(inputs["split"], inputs["images"], name, ["pixel_sha256", "width", "height"])
     packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
     loaded = None if masks is None else read_masks(masks, table, packed.images.shape[1])
-    return SegmentationDataset(packed.images, packed.rows(table["pixel_sha256"]), loaded), table
+    rows = packed.rows(table["pixel_sha256"])
+    return SegmentationDataset(packed.images, rows, table["image_id"].tolist(), loaded), table
 
 
 def _optimizer(network: torch.nn.Module, settings: dict) -> torch.optim.Optimizer:

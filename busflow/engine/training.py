@@ -1,8 +1,8 @@
 """One mmengine Runner for every task."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -13,94 +13,133 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from busflow.engine.hooks import BEST, STATE, EpochSeedHook, SnapshotHook
-from busflow.engine.provenance import run_record
-from busflow.files import link_or_copy, write_csv, write_json
+from busflow.engine import runs
+from busflow.engine.datasets import accumulation_steps
+from busflow.engine.hooks import HistoryHook, RandomnessHook, StateHook
+from busflow.engine.progress import ProgressHook
+from busflow.engine.provenance import describe_inputs, identity, run_record
+from busflow.engine.signals import stop_requests
+from busflow.errors import InterruptedRunError
+
+
+class Setup(NamedTuple):
+    """What a task brings to a training.
+
+    Attributes:
+        model: takes the loaders' batches.
+        optimizer: of the model's parameters, with the peak learning rate.
+        loaders: training and validation.
+        validation: metric whose ``select_by`` value picks the best epoch (greater is better).
+        settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
+            warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
+        meta: plain values that go into weights.pth beside the weights and the epoch.
+    """
+
+    model: BaseModel
+    optimizer: torch.optim.Optimizer
+    loaders: tuple[DataLoader, DataLoader]
+    validation: BaseMetric
+    select_by: str
+    settings: dict
+    meta: dict
 
 
 def train(
-    model: BaseModel,
-    loaders: tuple[DataLoader, DataLoader],
-    validation: BaseMetric,
-    select_by: str,
+    prepare: Callable[[dict[str, Path], dict, int], Setup],
+    inputs: dict[str, Path],
     settings: dict,
-    optimizer: torch.optim.Optimizer,
-    accumulation: int,
     seed: int,
-    folder: Path,
-    meta: dict,
-) -> list[dict]:
-    """Train to the last epoch, resuming from ``folder`` if a run was interrupted there.
+    compute: dict,
+    state: Path,
+    output: Path,
+) -> None:
+    """Train one model and publish weights.pth (those of the best epoch), history.csv and run.json.
+
+    A training that was interrupted goes on from its newest state; one that is finished is published again.
+    With the same identity the published weights have the same bytes on a CPU, whatever came in between.
+
+    Args:
+        prepare: of the task; called with inputs, settings and number of workers.
+        inputs: files and folders that the training reads, by role.
+        settings: of the model and its training (config/README.md).
+        seed: of everything random.
+        compute: what does not change the result: keys ``workers`` (processes that load batches) and
+            ``checkpoint_interval`` (seconds from one state to the next).
+        state: folder of the unit's runs, kept apart by their identity: a run with other settings, data or
+            code starts afresh.
+        output: folder of the published files.
+
+    Raises:
+        InterruptedRunError: the process was asked to stop (SIGTERM, SIGINT); its state is saved.
+        BusflowError: another process trains the unit, or the loss is no number.
+    """
+    settings = settings | {"seed": seed}
+    described = describe_inputs(inputs)
+    folder = state / identity(settings, described)
+    with runs.one_writer(state):
+        if not runs.is_finished(folder):
+            torch.manual_seed(seed)  # of the weights that a network starts from
+            setup = prepare(inputs, settings, compute["workers"])
+            history = _run(setup, folder, compute["checkpoint_interval"])
+            record = run_record(setup.settings, described, torch.device(get_device()), history.seconds)
+            meta = setup.meta | {"epoch": history.best_epoch}
+            runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
+        runs.publish(folder, output)
+
+
+def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
+    """Train to the last epoch, from the newest state if there is one.
 
     Linear warm-up, then decay: to a tenth at each of ``settings["milestones"]`` (epochs), to zero with the
     power ``settings["poly_power"]`` of the steps left, or else to zero along a cosine. Mixed precision on a
     GPU when ``settings["amp"]``. Gradients are scaled down to the norm ``settings["clip_grad"]`` if there
     is one.
-
-    Args:
-        model: takes the loaders' batches.
-        loaders: training and validation.
-        validation: metric whose ``select_by`` value picks the best epoch (greater is better).
-        settings: keys epochs, warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
-        optimizer: of the model's parameters, with the peak learning rate.
-        accumulation: training batches per step of the optimiser.
-        seed: of everything random.
-        folder: of the run; afterwards it holds ``best.pth``, the weights of the best epoch.
-        meta: plain values that go into that file beside the weights and the epoch.
-
-    Returns:
-        The history: one row per epoch.
     """
-    training, evaluation = loaders
+    settings, (training, evaluation) = setup.settings, setup.loaders
+    accumulation = accumulation_steps(settings["batch_size"], settings["micro_batch"])
     wrapper = AmpOptimWrapper if settings["amp"] and torch.cuda.is_available() else OptimWrapper
-    state = folder / STATE
-    resume = state.exists() and (folder / BEST).exists()
-    runner = Runner(
-        model=model,
-        work_dir=str(folder),
-        train_dataloader=training,
-        train_cfg={"by_epoch": True, "max_epochs": settings["epochs"]},
-        val_dataloader=evaluation,
-        val_cfg={},
-        val_evaluator=Evaluator(validation),
-        optim_wrapper=wrapper(
-            optimizer=optimizer, accumulative_counts=accumulation, clip_grad=_clip(settings.get("clip_grad"))
-        ),
-        param_scheduler=_schedule(settings, len(training)),
-        default_hooks={
-            "logger": {"type": "LoggerHook", "interval": max(1, len(training) // 4)},
-            "checkpoint": None,
-        },
-        custom_hooks=[EpochSeedHook(), SnapshotHook(folder, select_by, meta)],
-        load_from=str(state) if resume else None,
-        resume=resume,
-        randomness={"seed": seed, "deterministic": not torch.cuda.is_available()},
-        # SnapshotHook keeps the history; mmengine's own goes into a folder named by the second.
-        visualizer={"type": "Visualizer", "vis_backends": []},
-        cfg={"compile": settings["compile"]},
-        experiment_name=folder.as_posix().replace("/", "_"),
-    )
-    runner.train()
-    return runner.message_hub.get_info("history")
-
-
-def publish(
-    folder: Path, history: pd.DataFrame, settings: dict, inputs: dict[str, dict[str, str]], output: Path
-) -> None:
-    """Write weights.pth (those of the best epoch), history.csv and run.json, and remove the run's folder.
-
-    Args:
-        folder: of a run that ``train`` finished.
-        history: of the run.
-        settings: the resolved configuration of the run.
-        inputs: from ``describe_inputs``.
-        output: folder of the three files.
-    """
-    link_or_copy(folder / BEST, output / "weights.pth")
-    write_csv(output / "history.csv", history)
-    seconds = float(history["seconds"].iloc[-1])
-    write_json(output / "run.json", run_record(settings, inputs, torch.device(get_device()), seconds))
-    shutil.rmtree(folder)
+    newest = runs.newest_state(folder)
+    history = HistoryHook(setup.select_by)
+    progress = ProgressHook(folder, history, training.batch_sampler.batch_size)
+    with stop_requests() as stop:
+        runner = Runner(
+            model=setup.model,
+            work_dir=str(folder),
+            train_dataloader=training,
+            train_cfg={"by_epoch": True, "max_epochs": settings["epochs"]},
+            val_dataloader=evaluation,
+            val_cfg={},
+            val_evaluator=Evaluator(setup.validation),
+            optim_wrapper=wrapper(
+                optimizer=setup.optimizer,
+                accumulative_counts=accumulation,
+                clip_grad=_clip(settings.get("clip_grad")),
+            ),
+            param_scheduler=_schedule(settings, len(training)),
+            default_hooks={
+                "logger": {"type": "LoggerHook", "interval": max(1, len(training) // 4)},
+                "checkpoint": None,
+            },
+            custom_hooks=[
+                RandomnessHook(),
+                history,
+                progress,
+                StateHook(folder, interval, accumulation, stop),
+            ],
+            load_from=str(newest) if newest else None,
+            resume=newest is not None,
+            randomness={"seed": settings["seed"], "deterministic": not torch.cuda.is_available()},
+            # HistoryHook keeps the history; mmengine's own goes into a folder named by the second.
+            visualizer={"type": "Visualizer", "vis_backends": []},
+            cfg={"compile": settings["compile"]},
+            experiment_name=folder.as_posix().replace("/", "_"),
+        )
+        try:
+            runner.train()
+        except InterruptedRunError:
+            progress.write(runner, "interrupted")
+            raise
+    return history
 
 
 def learning_rate(settings: dict, power: float = 0.5) -> float:

@@ -18,7 +18,7 @@ RED, BLUE, GREEN = "#c8553d", "#1f5a94", "#2a9d8f"
 LINES = {
     "classification": TRAINING
     | {
-        "val_loss": ("Loss, validation", RED, "-", False),
+        "val_nll": ("Loss, validation", RED, "-", False),
         "val_accuracy": ("Accuracy, validation", BLUE, "-", True),
         "val_macro_f1": ("Macro F1, validation", GREEN, "-", True),
     },

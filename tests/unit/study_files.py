@@ -122,7 +122,7 @@ def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path]]
                 metrics = evaluate(unit / "predictions.csv", root / f"splits/{protocol}/classification.csv")
                 write_json(unit / "metrics.json", metrics)
                 epochs = np.arange(1, 4)
-                columns = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1")
+                columns = ("train_loss", "val_nll", "val_accuracy", "val_macro_f1")
                 write_csv(
                     unit / "history.csv", pd.DataFrame({"epoch": epochs} | dict.fromkeys(columns, 1 / epochs))
                 )

@@ -51,7 +51,7 @@ def test_pretrained_weights_fill_the_body_and_leave_the_head(tmp_path):
 
 def test_weights_return_as_saved_and_with_the_same_bytes(network, tmp_path):
     for name in ("a.pth", "b.pth"):
-        save_weights(tmp_path / name, network, {"epoch": 3})
+        save_weights(tmp_path / name, network.state_dict(), {"epoch": 3})
     assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()
     loaded = load_weights(tmp_path / "a.pth")
     assert loaded["meta"] == {"epoch": 3}
@@ -61,7 +61,7 @@ def test_weights_return_as_saved_and_with_the_same_bytes(network, tmp_path):
 @pytest.mark.parametrize("size", [0, 1000])
 def test_truncated_weights_are_refused_by_name(network, tmp_path, size):
     path = tmp_path / "weights.pth"
-    save_weights(path, network, {})
+    save_weights(path, network.state_dict(), {})
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(BusflowError, match=r"weights\.pth is no intact weights file.*train again"):
         load_weights(path)

@@ -1,5 +1,6 @@
 """Training one detector: boxes go where pixels go, it learns, it publishes, a power cut leaves no trace."""
 
+import functools
 import json
 
 import cv2
@@ -9,11 +10,13 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from trainings import assert_same, power_cut
+from trainings import train as train_task
 
 from busflow.data.packing import letterbox
 from busflow.data.phantoms import phantom
 from busflow.data.views import load_view, make_views
-from busflow.engine import detection, hooks
+from busflow.engine import detection
 from busflow.engine.augmentation import DRAWS, move
 from busflow.engine.boxes import BoxAugmentation, move_boxes
 from busflow.engine.checkpoints import load_weights
@@ -120,8 +123,8 @@ def small_heads(monkeypatch):
     monkeypatch.setattr(detectors, "detector_config", small)
 
 
-def train(inputs: dict, tmp_path, output: str, **settings) -> None:
-    detection.train(inputs, SETTINGS | settings, 0, 0, tmp_path / "state", tmp_path / output)
+def train(inputs: dict, tmp_path, output: str, workers: int = 0, **settings) -> None:
+    train_task(detection, inputs, SETTINGS | settings, tmp_path, output, workers=workers)
 
 
 def brightest(image: np.ndarray) -> list[float]:
@@ -192,7 +195,6 @@ def test_a_detector_publishes_and_predicts(inputs, tmp_path):
     assert history["step"].tolist() == [6, 12] and history["train_loss"].is_monotonic_decreasing
     assert load_weights(out / "weights.pth")["meta"]["settings"] == SETTINGS | {"seed": 0}
     assert set(json.loads((out / "run.json").read_text())["inputs"]) == set(inputs)
-    assert not list((tmp_path / "state").iterdir())
 
     detection.predict(inputs, out / "weights.pth", TIMING, out)
     for found in json.loads((out / "predictions.json").read_text()):
@@ -227,30 +229,20 @@ def test_a_detector_that_finds_nothing_predicts_an_empty_list(inputs, tmp_path, 
 def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monkeypatch, settings):
     train(inputs, tmp_path, "whole", **settings)
 
-    class PowerCutError(Exception):
-        pass
-
-    def cut(hook, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.epoch == 1 and batch_idx == 3:
-            raise PowerCutError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
-        train(inputs, tmp_path, "cut", **settings)
+    cut = functools.partial(train_task, detection, inputs, SETTINGS | settings, tmp_path, "cut", interval=0)
+    power_cut(monkeypatch, 10, cut)
     assert not (tmp_path / "cut").exists()
     torch.manual_seed(1234)  # what a new process happens to start with must not matter
-    train(inputs, tmp_path, "cut", **settings)
-
-    assert (tmp_path / "cut/weights.pth").read_bytes() == (tmp_path / "whole/weights.pth").read_bytes()
-    whole, resumed = (
-        pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "cut")
-    )
-    assert whole.equals(resumed)
+    cut()
+    assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.usefixtures("small_heads")
 def test_a_loss_that_is_no_number_stops_the_training(inputs, tmp_path):
-    with pytest.raises(BusflowError, match="the loss is nan in epoch 1; lower learning_rate"):
+    with pytest.raises(
+        BusflowError,
+        match=r"loss is nan in epoch 1, in the batch of \w+/.*lower learning_rate",
+    ):
         train(inputs, tmp_path, "out", learning_rate=1e30)
     assert not (tmp_path / "out").exists()
 

@@ -1,5 +1,6 @@
 """Training one segmenter: masks go where pixels go, it learns, it publishes, a power cut leaves no trace."""
 
+import functools
 import json
 
 import cv2
@@ -10,10 +11,12 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 from torchmetrics.functional.classification import multiclass_jaccard_index
+from trainings import assert_same, power_cut
+from trainings import train as train_task
 
 from busflow.data.packing import letterbox
 from busflow.data.phantoms import phantom
-from busflow.engine import hooks, segmentation
+from busflow.engine import provenance, segmentation
 from busflow.engine.augmentation import DRAWS
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.masks import MaskAugmentation, read_masks, unletterbox
@@ -100,9 +103,7 @@ def inputs(tmp_path) -> dict:
 
 
 def train(inputs: dict, tmp_path, output: str, workers: int = 0, **settings) -> None:
-    # A state folder each: mmengine tells runs of one process apart by folder and second.
-    state = tmp_path / "state" / output
-    segmentation.train(inputs, SETTINGS | settings, 0, workers, state, tmp_path / output)
+    train_task(segmentation, inputs, SETTINGS | settings, tmp_path, output, workers=workers)
 
 
 def predict(inputs: dict, folder) -> list[dict]:
@@ -227,7 +228,6 @@ def test_a_segmenter_publishes_and_predicts(inputs, tmp_path):
     assert meta["classes"] == ["background", "benign", "malignant"]
     assert meta["epoch"] == history["val_miou"].idxmax() + 1
     assert set(json.loads((out / "run.json").read_text())["inputs"]) == set(inputs)
-    assert not list((tmp_path / "state/out").iterdir())
 
     found = predict(inputs, out)
     ids = ["busi/benign (9)", "busi/malignant (10)", "busi/normal (11)"]
@@ -271,32 +271,21 @@ def small_upernet(monkeypatch) -> dict:
     return {"segmenter": "upernet", "backbone": "convnext_atto", "layer_decay": 0.9, "head_rate": 1.0}
 
 
-@pytest.mark.parametrize("segmenter", ["segformer", "upernet"])
+@pytest.mark.parametrize(("segmenter", "step"), [("segformer", 7), ("upernet", 4)])
 def test_an_interrupted_training_ends_with_the_same_bits(
-    inputs, tmp_path, monkeypatch, small_upernet, segmenter
+    inputs, tmp_path, monkeypatch, small_upernet, segmenter, step
 ):
     settings = small_upernet | {"micro_batch": 2} if segmenter == "upernet" else {}
     train(inputs, tmp_path, "whole", **settings)
 
-    class PowerCutError(Exception):
-        pass
-
-    def cut(hook, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.epoch == 1 and batch_idx == 2:
-            raise PowerCutError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
-        train(inputs, tmp_path, "cut", **settings)
+    cut = functools.partial(
+        train_task, segmentation, inputs, SETTINGS | settings, tmp_path, "cut", interval=0
+    )
+    power_cut(monkeypatch, step, cut)
     assert not (tmp_path / "cut").exists()
     torch.manual_seed(1234)  # what a new process happens to start with must not matter
-    train(inputs, tmp_path, "cut", **settings)
-
-    assert (tmp_path / "cut/weights.pth").read_bytes() == (tmp_path / "whole/weights.pth").read_bytes()
-    whole, resumed = (
-        pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in ("whole", "cut")
-    )
-    assert whole.equals(resumed)
+    cut()
+    assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_the_number_of_workers_changes_nothing(inputs, tmp_path):
@@ -306,11 +295,11 @@ def test_the_number_of_workers_changes_nothing(inputs, tmp_path):
 
 
 def test_another_mask_is_another_run(inputs):
-    before = segmentation.identity({}, segmentation.describe_inputs(inputs))
+    before = provenance.identity({}, provenance.describe_inputs(inputs))
     (inputs["masks"] / ".left_by_a_workflow_engine").touch()
-    assert segmentation.identity({}, segmentation.describe_inputs(inputs)) == before
+    assert provenance.identity({}, provenance.describe_inputs(inputs)) == before
     Image.new("L", (WIDTH, HEIGHT)).save(inputs["masks"] / "busi/benign (0).png")
-    assert segmentation.identity({}, segmentation.describe_inputs(inputs)) != before
+    assert provenance.identity({}, provenance.describe_inputs(inputs)) != before
 
 
 def test_the_learning_rate_falls_with_the_power_of_the_steps_left(inputs, tmp_path):
@@ -331,7 +320,10 @@ def test_heads_learn_faster_and_early_stages_slower_than_the_backbones_end():
 
 
 def test_a_loss_that_is_no_number_stops_the_training(inputs, tmp_path):
-    with pytest.raises(BusflowError, match="the loss is nan in epoch 1; lower learning_rate"):
+    with pytest.raises(
+        BusflowError,
+        match=r"loss is nan in epoch 1, in the batch of \w+/.*lower learning_rate",
+    ):
         train(inputs, tmp_path, "out", learning_rate=1e30)
     assert not (tmp_path / "out").exists()
 

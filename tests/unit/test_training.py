@@ -1,14 +1,17 @@
 """Training one classifier: it learns, it publishes, and an interruption leaves no trace."""
 
+import functools
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from trainings import assert_same, power_cut
+from trainings import train as train_task
 
 from busflow.data.packing import PackedImages
-from busflow.engine import augmentation, classification, datasets, hooks, training
+from busflow.engine import augmentation, classification, datasets, training
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.provenance import identity
 from busflow.errors import BusflowError
@@ -60,6 +63,10 @@ def inputs(tmp_path) -> dict:
     }
 
 
+def train(inputs: dict, tmp_path, output: str = "out", seed: int = 0, workers: int = 0, **settings) -> None:
+    train_task(classification, inputs, SETTINGS | settings, tmp_path, output, seed=seed, workers=workers)
+
+
 def test_packed_rows_are_found_by_content(inputs):
     packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
     assert packed.rows([f"{5:064x}"]).tolist() == [5]
@@ -67,7 +74,7 @@ def test_packed_rows_are_found_by_content(inputs):
 
 def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     out = tmp_path / "out"
-    classification.train(inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=out)
+    train(inputs, tmp_path)
     history = pd.read_csv(out / "history.csv")
     assert history["epoch"].tolist() == [1, 2, 3] and history["step"].tolist() == [8, 16, 24]
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
@@ -75,7 +82,8 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     assert load_weights(out / "weights.pth")["meta"]["epoch"] == best
     record = json.loads((out / "run.json").read_text())
     assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
-    assert not any((tmp_path / "state").iterdir())
+    (run,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
+    assert {path.name for path in run.iterdir()} == {"weights.pth", "history.csv", "run.json"}
 
     classification.predict(
         inputs, out / "weights.pth", {"batch": 5, "warmup": 1, "iterations": 3}, tmp_path / "out"
@@ -87,41 +95,28 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     assert json.loads((out / "timing.json").read_text())["test_set"]["n"] == 12
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monkeypatch, epoch):
-    classification.train(
-        inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=tmp_path / "whole"
-    )
-
-    class PowerCutError(Exception):
-        pass
-
-    def cut(hook, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.epoch == epoch and batch_idx == 5:
-            raise PowerCutError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
-        classification.train(
-            inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=tmp_path / "cut"
-        )
+# States at every second batch, one step of the optimiser: the cut is in the first epoch, at the border of the
+# second, just before its end, and in the last.
+@pytest.mark.parametrize("step", [3, 8, 15, 21])
+def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monkeypatch, step):
+    train(inputs, tmp_path, "whole")
+    cut = functools.partial(train_task, classification, inputs, SETTINGS, tmp_path, "cut", interval=0)
+    power_cut(monkeypatch, step, cut)
     assert not (tmp_path / "cut").exists()
     torch.manual_seed(1234)  # what a new process happens to start with must not matter
-    classification.train(
-        inputs, SETTINGS, seed=0, workers=0, state=tmp_path / "state", output=tmp_path / "cut"
+    seen = []
+    before = classification.Classifier.train_step
+    monkeypatch.setattr(
+        classification.Classifier, "train_step", lambda *a, **k: seen.append(1) or before(*a, **k)
     )
-
-    assert (tmp_path / "cut/weights.pth").read_bytes() == (tmp_path / "whole/weights.pth").read_bytes()
-    whole, cut_short = (
-        pd.read_csv(tmp_path / f"{name}/history.csv").drop(columns="seconds") for name in ("whole", "cut")
-    )
-    assert whole.equals(cut_short)
+    cut()
+    assert len(seen) == 24 - step // 2 * 2
+    assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_seeds_give_different_weights(inputs, tmp_path):
-    one_epoch = SETTINGS | {"epochs": 1}
     for seed in (0, 1):
-        classification.train(inputs, one_epoch, seed, 0, tmp_path / "state", tmp_path / str(seed))
+        train(inputs, tmp_path, str(seed), seed, epochs=1)
     weights = [load_weights(tmp_path / str(seed) / "weights.pth")["state_dict"] for seed in (0, 1)]
     assert not torch.equal(weights[0]["stem.0.weight"], weights[1]["stem.0.weight"])
 
@@ -130,19 +125,18 @@ def test_balancing_without_an_image_of_a_class_names_the_class(inputs, tmp_path)
     split = pd.read_csv(inputs["split"])
     split[~((split["split"] == "train") & (split["label"] == "normal"))].to_csv(inputs["split"], index=False)
     with pytest.raises(BusflowError, match=r"split\.csv has no training image of class normal"):
-        classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
+        train(inputs, tmp_path)
 
 
 def test_an_empty_split_is_named(inputs, tmp_path):
     split = pd.read_csv(inputs["split"])
     split[split["split"] != "val"].to_csv(inputs["split"], index=False)
     with pytest.raises(BusflowError, match=r"no image in its val split"):
-        classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
+        train(inputs, tmp_path)
 
 
 def test_the_learning_rate_warms_up_and_decays_to_zero(inputs, tmp_path):
-    settings = SETTINGS | {"epochs": 4, "warmup_epochs": 2}
-    classification.train(inputs, settings, 0, 0, tmp_path / "state", tmp_path / "out")
+    train(inputs, tmp_path, epochs=4, warmup_epochs=2)
     rates = pd.read_csv(tmp_path / "out/history.csv")["learning_rate"]
     assert rates.idxmax() == 1 and rates.max() == pytest.approx(1e-3) and rates.iloc[-1] < 1e-4
 
@@ -156,9 +150,7 @@ def test_the_learning_rate_follows_the_square_root_of_the_batch(monkeypatch, inp
 
     monkeypatch.setattr(training.Runner, "__init__", stop)
     with pytest.raises(InterruptedError):
-        classification.train(
-            inputs, SETTINGS | {"reference_batch": 32}, 0, 0, tmp_path / "state", tmp_path / "out"
-        )
+        train(inputs, tmp_path, reference_batch=32)
     assert seen["lr"] == pytest.approx(0.5e-3)
 
 
@@ -170,36 +162,24 @@ def test_every_epoch_is_shuffled_and_augmented_anew(inputs, tmp_path, monkeypatc
         "set_epoch",
         lambda self, epoch: augmented.append(epoch) or setattr(self, "draws", torch.zeros(36, 8)),
     )
-    classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
+    train(inputs, tmp_path)
     assert shuffled == [0, 1, 2] and augmented == [0, 0, 1, 2]  # the first at construction
 
 
 def test_the_number_of_loader_processes_does_not_change_the_weights(inputs, tmp_path):
     for workers in (0, 2):
-        classification.train(
-            inputs, SETTINGS | {"epochs": 1}, 0, workers, tmp_path / "state", tmp_path / str(workers)
-        )
+        train(inputs, tmp_path, str(workers), workers=workers, epochs=1)
     assert (tmp_path / "0/weights.pth").read_bytes() == (tmp_path / "2/weights.pth").read_bytes()
 
 
 def test_a_state_of_other_settings_is_not_resumed(inputs, tmp_path, monkeypatch):
     """Interrupted at one learning rate, then run at another: the weights are those of the other alone."""
-
-    class PowerCutError(Exception):
-        pass
-
-    def cut(hook, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.epoch == 1:
-            raise PowerCutError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(hooks.EpochSeedHook, "after_train_iter", cut)
-        classification.train(inputs, SETTINGS, 0, 0, tmp_path / "state", tmp_path / "out")
-    assert list((tmp_path / "state").rglob("state.pth"))
-    other = SETTINGS | {"learning_rate": 5e-4, "epochs": 2}
-    classification.train(inputs, other, 0, 0, tmp_path / "state", tmp_path / "after")
-    classification.train(inputs, other, 0, 0, tmp_path / "fresh", tmp_path / "afresh")
-    assert (tmp_path / "after/weights.pth").read_bytes() == (tmp_path / "afresh/weights.pth").read_bytes()
+    first = functools.partial(train_task, classification, inputs, SETTINGS, tmp_path, "out", interval=0)
+    power_cut(monkeypatch, 9, first)
+    assert list((tmp_path / "state/out").rglob("state-*.pth"))
+    train(inputs, tmp_path, "out", learning_rate=5e-4, epochs=2)
+    train(inputs, tmp_path, "afresh", learning_rate=5e-4, epochs=2)
+    assert_same(tmp_path / "out", tmp_path / "afresh")
 
 
 def test_the_identity_of_a_run_changes_with_settings_and_contents_but_not_with_places():

@@ -1,0 +1,136 @@
+"""The folder of a run: what it leaves for its continuation, and what it publishes.
+
+While it trains, a run keeps two generations of its state. Each has the hash of its bytes in its name, so
+that a damaged one is known before it is read, and the one before is taken. When it is finished, the folder
+holds the three files to publish instead: a workflow that lost track of the run publishes them again without
+training.
+"""
+
+import contextlib
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from busflow.engine.checkpoints import save_weights
+from busflow.errors import BusflowError
+from busflow.files import (
+    atomic,
+    link_or_copy,
+    read_json,
+    settle,
+    sha256,
+    temporary_beside,
+    write_csv,
+    write_json,
+)
+
+WEIGHTS, HISTORY, RECORD = "weights.pth", "history.csv", "run.json"
+STATE = re.compile(r"state-(?P<step>\d+)-(?P<sha256>[0-9a-f]{64})\.pth")
+GENERATIONS = 2
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def one_writer(unit: Path) -> Iterator[None]:
+    """Hold a unit's folder, so that no second process trains it at the same time.
+
+    Args:
+        unit: folder that holds the runs of one model, protocol and seed.
+
+    Raises:
+        BusflowError: another process holds it.
+    """
+    unit.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(unit / "lock", blocking=False):  # the system frees it when the process dies
+            yield
+    except Timeout as error:
+        raise BusflowError(
+            f"another process is training {unit}; wait for it or stop it (python scripts/status.py names "
+            "it), then run the same command again"
+        ) from error
+
+
+def save_state(folder: Path, step: int, write: Callable[[Path], None]) -> None:
+    """Keep a new generation of the state and remove all but the newest two.
+
+    Args:
+        folder: of the run.
+        step: training batches so far.
+        write: writes the state to the path that it is given.
+    """
+    with temporary_beside(folder / "state.pth") as temporary:
+        write(temporary)
+        settle(temporary, folder / f"state-{step:09d}-{sha256(temporary)}.pth")
+    for _, old in _states(folder)[GENERATIONS:]:
+        old.unlink()
+
+
+def newest_state(folder: Path) -> Path | None:
+    """The newest state whose bytes are those that were written; None if there is none.
+
+    What a killed process was writing is removed.
+    """
+    for unfinished in folder.glob(".*"):
+        unfinished.unlink()
+    for digest, path in _states(folder):
+        if sha256(path) == digest:
+            return path
+        logger.warning("%s is damaged; going on from the state before", path)
+        path.unlink()
+    return None
+
+
+def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, record: dict) -> None:
+    """Replace the states by the files to publish: weights.pth, history.csv and, last, run.json.
+
+    Args:
+        folder: of the run.
+        weights: state dict of the best epoch.
+        meta: plain values that go beside the weights.
+        history: table, one row per epoch.
+        record: content of run.json; the hash of the weights is added.
+    """
+    save_weights(folder / WEIGHTS, weights, meta)
+    write_csv(folder / HISTORY, history)
+    write_json(folder / RECORD, record | {"weights_sha256": sha256(folder / WEIGHTS)})
+    for path in folder.iterdir():
+        if path.is_dir():  # of mmengine, named by the second
+            shutil.rmtree(path)
+        elif path.name not in (WEIGHTS, HISTORY, RECORD):
+            path.unlink()
+    # Finished runs of other settings or other code have lost their place in the results.
+    for other in folder.parent.iterdir():
+        if other != folder and (other / RECORD).exists():
+            shutil.rmtree(other)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run is finished and its weights are those that it recorded."""
+    if not (folder / RECORD).exists():
+        return False
+    if sha256(folder / WEIGHTS) == read_json(folder / RECORD)["weights_sha256"]:
+        return True
+    logger.warning("%s is damaged; training again", folder / WEIGHTS)
+    shutil.rmtree(folder)
+    return False
+
+
+def publish(folder: Path, output: Path) -> None:
+    """Give the files of a finished run their place in the results, run.json last."""
+    link_or_copy(folder / WEIGHTS, output / WEIGHTS)
+    for name in (HISTORY, RECORD):
+        with atomic(output / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
+
+
+def _states(folder: Path) -> list[tuple[str, Path]]:
+    """Hashes and paths of the states, the newest first."""
+    names = sorted((path.name for path in folder.glob("state-*.pth")), reverse=True)
+    return [(match["sha256"], folder / match.string) for match in map(STATE.fullmatch, names) if match]
