@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real test lint bench clean
+.PHONY: help setup demo real status test lint bench clean
 
 PYTHON ?= python3
 DISK_GB := 6
@@ -25,6 +25,11 @@ real: $(VENV)/.ready  ## Run on real archives: make real DATA=<folder with the t
 	    cp --update "$$DATA/$$name" studies/real/data/archives/; \
 	done
 	@snakemake --configfile config/real.yaml
+
+# Sets nothing up: the packages of a busy cluster must not change because someone looks.
+status:  ## Show how all runs stand: make status, or make status ROOT=<folder of a study>
+	@test -e $(VENV)/.ready || { echo "make status: nothing is set up here: make setup"; exit 1; }
+	@python scripts/status.py --root "$${ROOT:-.}"
 
 test: $(VENV)/.ready-dev  ## Run all tests
 	@pytest --numprocesses auto --dist loadfile

@@ -21,7 +21,7 @@ def checkout(tmp_path) -> Path:
 
 def make(checkout: Path, *arguments: str) -> tuple[int, list[str]]:
     # These tests may themselves run under make, which passes its state on to a make below it.
-    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "DATA"}
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "DATA", "ROOT"}
     done = subprocess.run(
         ["make", *arguments],
         cwd=checkout,
@@ -79,3 +79,21 @@ def test_real_asks_for_the_folder_of_the_archives(checkout):
     assert lines == ["make real: name the folder that holds the archives: make real DATA=<folder>"]
     code, lines = make(checkout, "real", f"DATA={checkout}")
     assert code == 2 and lines == [f"make real: {checkout}/Dataset_BUSI.zip does not exist"]
+
+
+def test_status_sets_nothing_up(checkout):
+    code, lines = make(checkout, "status")
+    assert code == 2 and lines == ["make status: nothing is set up here: make setup"]
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "root"), [((), "."), (("ROOT=studies/the paper",), "studies/the paper")]
+)
+def test_status_shows_the_study_that_root_names(checkout, arguments, root):
+    python = checkout / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    (checkout / ".venv/.ready").touch()
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    python.chmod(0o755)
+    assert make(checkout, "status", *arguments) == (0, ["scripts/status.py", "--root", root])
