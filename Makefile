@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real status test lint bench clean
+.PHONY: help setup demo real status test chaos lint bench clean
 
 PYTHON ?= python3
 DISK_GB := 6
@@ -33,6 +33,9 @@ status:  ## Show how all runs stand: make status, or make status ROOT=<folder of
 
 test: $(VENV)/.ready-dev  ## Run all tests
 	@pytest --numprocesses auto --dist loadfile
+
+chaos: $(VENV)/.ready-dev  ## Kill trainings a hundred times and compare what they end with
+	@OMP_NUM_THREADS=1 python tests/unit/chaos.py --kills 100
 
 lint: $(VENV)/.ready-dev  ## Check style of code and workflow
 	@ruff check .

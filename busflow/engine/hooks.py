@@ -93,8 +93,6 @@ class HistoryHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         self._check(runner)
-        self.loss = float(np.mean(self.checked))
-        self.checked = []
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         row = {
@@ -102,10 +100,11 @@ class HistoryHook(Hook):
             "step": runner.iter,
             "seconds": round(self._elapsed(), 3),
             "learning_rate": max(runner.optim_wrapper.get_lr()["lr"]),
-            "train_loss": self.loss,
+            "train_loss": float(np.mean(self.checked)),
             **{f"val_{key}": value for key, value in metrics.items()},
         }
         self.rows.append(row)
+        self.checked = []
         if metrics[self.metric] > self.score or self.score <= 0:
             self.score, self.best_epoch = metrics[self.metric], runner.epoch
             state = _unwrapped(runner).network.state_dict()

@@ -109,8 +109,7 @@ def inputs(tmp_path) -> dict:
     return write_inputs(tmp_path, images, boxes, [LESIONS[k % 2] for k in range(11)], split, SIZE)
 
 
-@pytest.fixture
-def small_heads(monkeypatch):
+def shrink_heads(monkeypatch) -> None:
     """Box heads of a hundredth of the size; all else is as in a study."""
     whole = detectors.detector_config
 
@@ -121,6 +120,11 @@ def small_heads(monkeypatch):
         return config
 
     monkeypatch.setattr(detectors, "detector_config", small)
+
+
+@pytest.fixture
+def small_heads(monkeypatch):
+    shrink_heads(monkeypatch)
 
 
 def train(inputs: dict, tmp_path, output: str, workers: int = 0, **settings) -> None:

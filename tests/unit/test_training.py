@@ -36,8 +36,7 @@ SETTINGS = {
 }
 
 
-@pytest.fixture
-def inputs(tmp_path) -> dict:
+def write_inputs(folder) -> dict:
     """Sixty images whose class is the height of a bright bar."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
@@ -45,22 +44,27 @@ def inputs(tmp_path) -> dict:
     for image, label in zip(images, labels, strict=True):
         image[4 + 8 * label : 10 + 8 * label] += 120
     hashes = [f"{k:064x}" for k in range(60)]
-    np.save(tmp_path / "images.npy", images)
-    pd.DataFrame({"row": range(60), "pixel_sha256": hashes}).to_csv(tmp_path / "packed.csv", index=False)
+    np.save(folder / "images.npy", images)
+    pd.DataFrame({"row": range(60), "pixel_sha256": hashes}).to_csv(folder / "packed.csv", index=False)
     ids = [f"busi/{k:02d}" for k in range(60)]
     pd.DataFrame({"image_id": ids, "source": "busi", "pixel_sha256": hashes}).to_csv(
-        tmp_path / "images.csv", index=False
+        folder / "images.csv", index=False
     )
     split = ["train"] * 36 + ["val"] * 12 + ["test"] * 12
     pd.DataFrame(
         {"image_id": ids, "split": split, "label": [LABELS[k] for k in labels], "group": ids}
-    ).to_csv(tmp_path / "split.csv", index=False)
+    ).to_csv(folder / "split.csv", index=False)
     return {
-        "images": tmp_path / "images.csv",
-        "split": tmp_path / "split.csv",
-        "packed_images": tmp_path / "images.npy",
-        "packed_index": tmp_path / "packed.csv",
+        "images": folder / "images.csv",
+        "split": folder / "split.csv",
+        "packed_images": folder / "images.npy",
+        "packed_index": folder / "packed.csv",
     }
+
+
+@pytest.fixture
+def inputs(tmp_path) -> dict:
+    return write_inputs(tmp_path)
 
 
 def train(inputs: dict, tmp_path, output: str = "out", seed: int = 0, workers: int = 0, **settings) -> None:

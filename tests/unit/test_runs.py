@@ -1,0 +1,222 @@
+"""What a run leaves on disk, damage to it, and being asked to stop."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_training import SETTINGS, inputs  # noqa: F401  (a fixture)
+from trainings import assert_same, power_cut, train
+
+from busflow.cli import run
+from busflow.engine import classification, hooks, runs
+from busflow.engine.hooks import RandomnessHook
+from busflow.errors import BusflowError, InterruptedRunError
+
+
+def save(folder, step: int, content: bytes) -> None:
+    runs.save_state(folder, step, lambda path: path.write_bytes(content))
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_two_states_are_kept(tmp_path):
+    for step in (9, 10, 100):
+        save(tmp_path, step, b"%d" % step)
+    assert [name[:15] for name in names(tmp_path)] == ["state-000000010", "state-000000100"]
+    assert runs.newest_state(tmp_path).read_bytes() == b"100"
+
+
+def test_a_folder_without_states_has_no_newest(tmp_path):
+    assert runs.newest_state(tmp_path) is None and runs.newest_state(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("length", range(0, 3 * 4096, 4096))
+def test_a_truncated_state_gives_way_to_the_one_before(tmp_path, length, caplog):
+    save(tmp_path, 1, b"old")
+    save(tmp_path, 2, bytes(3 * 4096))
+    os.truncate(runs.newest_state(tmp_path), length)
+    assert runs.newest_state(tmp_path).read_bytes() == b"old"
+    assert "state-000000002" in caplog.text and "is damaged" in caplog.text
+
+
+def test_every_flipped_bit_is_found(tmp_path):
+    content = np.random.default_rng(0).bytes(100)
+    for position in range(100):
+        save(tmp_path, 1, content)
+        path = runs.newest_state(tmp_path)
+        spoilt = bytearray(content)
+        spoilt[position] ^= 1 << position % 8
+        path.write_bytes(spoilt)
+        assert runs.newest_state(tmp_path) is None
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    save(tmp_path, 1, b"whole")
+    (tmp_path / ".state.pth.abc.pth").write_bytes(b"hal")
+    assert runs.newest_state(tmp_path).read_bytes() == b"whole"
+    assert len(names(tmp_path)) == 1
+
+
+def test_a_failed_write_leaves_the_states_before(tmp_path):
+    def fail(path):
+        path.write_bytes(b"hal")
+        raise OSError
+
+    save(tmp_path, 1, b"whole")
+    with pytest.raises(OSError):
+        runs.save_state(tmp_path, 2, fail)
+    assert [name[:15] for name in names(tmp_path)] == ["state-000000001"]
+
+
+def test_a_second_process_on_a_unit_is_refused(tmp_path):
+    program = (
+        "from pathlib import Path\nfrom busflow.engine.runs import one_writer\n"
+        "with one_writer(Path(input())):\n    print('mine', flush=True)\n    input()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    other.stdin.write(f"{tmp_path}\n")
+    other.stdin.flush()
+    assert other.stdout.readline() == "mine\n"
+    with (
+        pytest.raises(BusflowError, match=f"another process is training {tmp_path}; wait"),
+        runs.one_writer(tmp_path),
+    ):
+        pass
+    other.kill()  # as a crash does
+    other.communicate()
+    with runs.one_writer(tmp_path):
+        pass
+
+
+# ruff: noqa: F811  (the fixture is named as the imported function is)
+def test_a_finished_run_is_published_again_without_training(inputs, tmp_path, monkeypatch):
+    again = functools.partial(train, classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
+    again()
+    published = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(classification.Classifier, "train_step", None)
+    again()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == published
+
+
+def test_damaged_weights_of_a_finished_run_are_trained_again(inputs, tmp_path):
+    again = functools.partial(train, classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
+    again()
+    weights = tmp_path / "out/weights.pth"
+    whole = weights.read_bytes()
+    with weights.open("r+b") as file:  # in place: the run's own file is the same one
+        file.seek(1000)
+        file.write(b"spoilt")
+    again()
+    assert weights.read_bytes() == whole
+
+
+def test_finishing_removes_finished_runs_of_other_settings_but_no_unfinished_one(
+    inputs, tmp_path, monkeypatch
+):
+    one_epoch = SETTINGS | {"epochs": 1}
+    train(classification, inputs, one_epoch, tmp_path, "out")
+    other = functools.partial(
+        train, classification, inputs, SETTINGS | {"epochs": 2}, tmp_path, "out", interval=0
+    )
+    power_cut(monkeypatch, 9, other)
+    train(classification, inputs, one_epoch | {"learning_rate": 1e-4}, tmp_path, "out")
+    kept = [path for path in (tmp_path / "state/out").iterdir() if path.is_dir()]
+    assert len(kept) == 2 and sum((path / "run.json").exists() for path in kept) == 1
+
+
+def test_a_state_of_another_run_is_refused(inputs, tmp_path, monkeypatch):
+    for output, rate in (("one", 1e-3), ("other", 1e-4)):
+        call = functools.partial(
+            train, classification, inputs, SETTINGS | {"learning_rate": rate}, tmp_path, output, interval=0
+        )
+        power_cut(monkeypatch, 4, call)
+    (foreign,) = (tmp_path / "state/one").glob("*/state-000000004-*")
+    (folder,) = (path for path in (tmp_path / "state/other").iterdir() if path.is_dir())
+    for state in folder.glob("state-*"):
+        state.unlink()
+    shutil.copy(foreign, folder)
+    with pytest.raises(BusflowError, match=f"{folder} holds a state of another run"):
+        call()
+
+
+def stop_at(monkeypatch, hook_method: str, step: int, number: signal.Signals) -> None:
+    def stop(hook, runner, *arguments, **named):
+        if runner.iter == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(RandomnessHook, hook_method, stop)
+
+
+# Two training batches make a step of the optimiser; eight batches make an epoch.
+@pytest.mark.parametrize(
+    ("hook_method", "step", "saved", "number"),
+    [
+        ("after_train_iter", 2, 4, signal.SIGTERM),
+        ("after_train_iter", 11, 12, signal.SIGINT),
+        ("after_val_iter", 16, 16, signal.SIGTERM),
+        ("after_val_iter", 24, 24, signal.SIGTERM),
+    ],
+)
+def test_a_training_that_is_asked_to_stop_saves_its_state_and_goes_on_later(
+    inputs, tmp_path, monkeypatch, hook_method, step, saved, number
+):
+    train(classification, inputs, SETTINGS, tmp_path, "whole")
+    call = functools.partial(train, classification, inputs, SETTINGS, tmp_path, "cut")
+    with monkeypatch.context() as patch:
+        stop_at(patch, hook_method, step, number)
+        with pytest.raises(
+            InterruptedRunError, match=rf"\({number.name}\); saved .* {saved} training batches"
+        ):
+            call()
+    (folder,) = (path for path in (tmp_path / "state/cut").iterdir() if path.is_dir())
+    progress = json.loads((folder / "progress.json").read_text())
+    assert progress["state"] == "interrupted" and progress["steps"] == 24
+    call()
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_interruption_is_told_to_the_scheduler_by_the_exit_status(capsys):
+    def main():
+        raise InterruptedRunError("asked to stop")
+
+    with pytest.raises(SystemExit) as exit_info:
+        run(main)
+    assert exit_info.value.code == os.EX_TEMPFAIL and "asked to stop" in capsys.readouterr().err
+
+
+def test_signals_mean_what_they_did_before_once_the_training_is_over(inputs, tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    train(classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("check_every", [1, hooks.CHECK_EVERY])
+def test_a_loss_that_is_no_number_names_the_images_of_its_batch(inputs, tmp_path, monkeypatch, check_every):
+    seen = []
+    step = classification.Classifier.train_step
+
+    def spoilt(self, data, optim_wrapper):
+        losses = step(self, data, optim_wrapper)
+        seen.append(data["samples"].tolist())
+        return losses | ({"loss": torch.tensor(float("nan"))} if len(seen) == 3 else {})
+
+    monkeypatch.setattr(hooks, "CHECK_EVERY", check_every)
+    monkeypatch.setattr(classification.Classifier, "train_step", spoilt)
+    with pytest.raises(BusflowError) as error:
+        train(classification, inputs, SETTINGS, tmp_path, "out", interval=0)
+    batch = ", ".join(f"busi/{sample:02d}" for sample in seen[2])
+    assert f"the loss is nan in epoch 1, in the batch of {batch};" in str(error.value)
+    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "state").rglob("state-000000004-*"))  # none that the loss has spoilt
