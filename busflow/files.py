@@ -1,6 +1,7 @@
 """Files that are either whole or not there, and their hashes."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -39,6 +40,10 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a full disk does not say where it is
+            error.filename = str(path)
+        raise
     finally:
         Path(name).unlink(missing_ok=True)
 

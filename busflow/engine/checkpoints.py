@@ -10,9 +10,21 @@ from busflow.files import atomic
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor], meta: dict) -> None:
     """Atomically write ``{"state_dict", "meta"}``: tensors on the CPU, and plain values."""
-    # Through a file object, because torch writes a path's name into the file.
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        torch.save({"state_dict": weights, "meta": meta}, file)
+    with atomic(path) as temporary:
+        write_tensors(temporary, {"state_dict": weights, "meta": meta})
+
+
+def write_tensors(path: Path, content: dict) -> None:
+    """``torch.save`` that writes the same bytes under any name.
+
+    Raises:
+        OSError: what is wrong with the disk; torch alone would raise a RuntimeError that does not tell.
+    """
+    with path.open("wb") as file:  # torch writes the name of a path into the file
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def load_weights(path: Path) -> dict:

@@ -191,7 +191,7 @@ class StateHook(Hook):
         }
         runner.call_hook("before_save_checkpoint", checkpoint=state)
         # mmengine's own way of saving makes two copies of the state in memory and writes in place.
-        save_state(self.folder, step, lambda path: torch.save(state, path))
+        save_state(self.folder, step, state)
         self.saved = time.monotonic()
         logger.info("saved the state after %d training batches", step)
         if self.stop:

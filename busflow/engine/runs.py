@@ -10,13 +10,13 @@ import contextlib
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from busflow.engine.checkpoints import save_weights
+from busflow.engine.checkpoints import save_weights, write_tensors
 from busflow.errors import BusflowError
 from busflow.files import (
     atomic,
@@ -57,16 +57,16 @@ def one_writer(unit: Path) -> Iterator[None]:
         ) from error
 
 
-def save_state(folder: Path, step: int, write: Callable[[Path], None]) -> None:
+def save_state(folder: Path, step: int, state: dict) -> None:
     """Keep a new generation of the state and remove all but the newest two.
 
     Args:
         folder: of the run.
         step: training batches so far.
-        write: writes the state to the path that it is given.
+        state: whatever ``torch.save`` takes.
     """
     with temporary_beside(folder / "state.pth") as temporary:
-        write(temporary)
+        write_tensors(temporary, state)
         settle(temporary, folder / f"state-{step:09d}-{sha256(temporary)}.pth")
     for _, old in _states(folder)[GENERATIONS:]:
         old.unlink()
@@ -101,9 +101,7 @@ def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, recor
     write_csv(folder / HISTORY, history)
     write_json(folder / RECORD, record | {"weights_sha256": sha256(folder / WEIGHTS)})
     for path in folder.iterdir():
-        if path.is_dir():  # of mmengine, named by the second
-            shutil.rmtree(path)
-        elif path.name not in (WEIGHTS, HISTORY, RECORD):
+        if path.name not in (WEIGHTS, HISTORY, RECORD):
             path.unlink()
     # Finished runs of other settings or other code have lost their place in the results.
     for other in folder.parent.iterdir():

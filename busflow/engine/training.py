@@ -1,5 +1,6 @@
 """One mmengine Runner for every task."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -101,10 +102,11 @@ def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
     newest = runs.newest_state(folder)
     history = HistoryHook(setup.select_by)
     progress = ProgressHook(folder, history, training.batch_sampler.batch_size)
-    with stop_requests() as stop:
+    # mmengine's own log repeats what it prints, and an open file stands in the way of removing its folder.
+    with stop_requests() as stop, tempfile.TemporaryDirectory() as scratch:
         runner = Runner(
             model=setup.model,
-            work_dir=str(folder),
+            work_dir=scratch,
             train_dataloader=training,
             train_cfg={"by_epoch": True, "max_epochs": settings["epochs"]},
             val_dataloader=evaluation,

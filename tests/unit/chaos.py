@@ -50,11 +50,12 @@ def after(call: Callable, *arguments, **named):
     die()
 
 
-def halfway(call: Callable, content: object, path: Path):
+def halfway(call: Callable, content: object, file: io.BufferedWriter):
     """Half of what ``torch.save`` would write is on disk."""
     buffer = io.BytesIO()
     call(content, buffer)
-    Path(path).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    file.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    file.flush()
     die()
 
 
