@@ -25,7 +25,7 @@ CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
 TASKS = ["classification", "detection", "segmentation"]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
-# What the trainings and predictions of all tasks run.
+# What the trainings and predictions of all tasks run, but for the choice of a GPU, which shapes no result.
 ENGINE = [
     *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "progress")),
     *(f"engine/{name}.py" for name in ("provenance", "runs", "signals", "timing", "training")),

@@ -37,7 +37,7 @@ for task, unit in UNITS.items():
         shell:
             "python {input.script} --task {params.task} --settings {params.settings:q} "
             "--seed {wildcards.seed} {params.inputs} {params.pretrained} --state {params.state} "
-            "--output {params.folder} --threads {threads} --workers {resources.workers} "
+            "--output {params.folder} --threads {threads} --gpus {resources.gpu} --workers {resources.workers} "
             "--checkpoint-interval {resources.checkpoint_interval} > {log} 2>&1"
 
     rule:
@@ -66,7 +66,7 @@ for task, unit in UNITS.items():
         shell:
             "python {input.script} --task {params.task} --settings {params.settings:q} "
             "--weights {input.weights} {params.inputs} --output {params.folder} "
-            "--threads {threads} > {log} 2>&1"
+            "--threads {threads} --gpus {resources.gpu} > {log} 2>&1"
 
     rule:
         name:

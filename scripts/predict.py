@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from busflow.cli import files_of, run, settings
+from busflow.engine.gpu_lease import lease
 
 # task: what names its test images
 INPUTS = {"classification": ["split"], "detection": ["test"], "segmentation": ["split"]}
@@ -24,12 +25,15 @@ def main() -> None:
     parser.add_argument("--test", type=Path, help="view of the test images (detection)")
     parser.add_argument("--output", required=True, type=Path, help="folder for predictions and timing")
     parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
     args = parser.parse_args()
     inputs = files_of(args, ["images", "packed_images", "packed_index", *INPUTS[args.task]], parser)
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # timing.json says fp32
-    task = importlib.import_module(f"busflow.engine.{args.task}")
-    task.predict(inputs, args.weights, args.settings, args.output)
+    with lease(args.gpus):
+        # Imported here: mmengine settles on a device while it loads.
+        task = importlib.import_module(f"busflow.engine.{args.task}")
+        task.predict(inputs, args.weights, args.settings, args.output)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from busflow.cli import files_of, run, settings
+from busflow.engine.gpu_lease import lease
 
 # task: what it trains on, beside the packed images
 INPUTS = {"classification": ["split"], "detection": ["train", "val"], "segmentation": ["split", "masks"]}
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
     parser.add_argument("--threads", required=True, type=int)
+    parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
     parser.add_argument("--workers", required=True, type=int, help="processes that load batches; 0: none")
     parser.add_argument(
         "--checkpoint-interval", required=True, type=float, help="seconds from one saved state to the next"
@@ -37,11 +39,13 @@ def main() -> None:
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
     torch.set_num_threads(args.threads)
-    from busflow.engine.training import train  # takes seconds to import
-
-    task = importlib.import_module(f"busflow.engine.{args.task}")
     compute = {"workers": args.workers, "checkpoint_interval": args.checkpoint_interval}
-    train(task.prepare, inputs, args.settings, args.seed, compute, args.state, args.output)
+    with lease(args.gpus):
+        # Imported here: mmengine settles on a device while it loads.
+        from busflow.engine.training import train
+
+        task = importlib.import_module(f"busflow.engine.{args.task}")
+        train(task.prepare, inputs, args.settings, args.seed, compute, args.state, args.output)
 
 
 if __name__ == "__main__":

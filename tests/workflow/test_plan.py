@@ -66,6 +66,13 @@ def test_settings_of_a_training_hold_what_shapes_the_weights_and_no_label(tmp_pa
     assert sum('"balance_classes": true' in line for line in commands) == 8 + 7
 
 
+def test_trainings_and_predictions_are_told_how_many_gpus_they_hold(tmp_path):
+    overlay = write(tmp_path, compute={"gpus": 1})
+    shown = dry_run("segmentation", "--printshellcmds", "--configfile", overlay).stdout
+    commands = re.findall(r"python scripts/(?:train|predict)\.py .*", shown)
+    assert len(commands) == 2 * 7 * 2 and all(" --gpus 1 " in line for line in commands)
+
+
 def test_weights_that_nobody_described_stop_the_plan_and_are_named(tmp_path):
     overlay = write(tmp_path, models={"detection": {"swin_base": {"pretrained": "swin_in22k"}}})
     done = dry_run("--configfile", overlay, check=False)

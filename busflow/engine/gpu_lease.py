@@ -1,0 +1,114 @@
+"""GPUs of its own for each job on a workstation, where no scheduler hands them out."""
+
+import contextlib
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from time import sleep
+
+import torch
+from filelock import FileLock, Timeout
+
+from busflow.errors import BusflowError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+DEVICE = re.compile(r"\d+|(GPU|MIG)-.+")
+POLL_SECONDS = 1.0
+
+# Not TMPDIR, which users and studies set differently: all jobs of a machine must find the same locks. The
+# host is in the name because machines may share their /tmp.
+LOCKS = Path("/tmp") / f"busflow-gpus-{socket.gethostname()}"
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def lease(gpus: int) -> Iterator[None]:
+    """Let CUDA_VISIBLE_DEVICES name GPUs that no other lease on this machine holds; wait for them if need be.
+
+    Enter it before anything asks CUDA for a device, as the import of mmengine does. The GPUs are among those
+    that CUDA_VISIBLE_DEVICES lists, up to the first invalid entry, or else among all of the machine. They are
+    free again afterwards, also when the process was killed. A GPU that one process lists by index and
+    another by UUID counts as two, and so do the indices of two CUDA_DEVICE_ORDERs.
+
+    Under SLURM, which has chosen the job's GPUs, and on a machine without GPUs nothing changes.
+
+    Args:
+        gpus: how many; 0 hides all, so that the job runs on the CPU.
+
+    Raises:
+        BusflowError: there are fewer GPUs than that, or CUDA has started already.
+    """
+    before = os.environ.get(VISIBLE)
+    with contextlib.ExitStack() as locks:
+        try:
+            if "SLURM_JOB_ID" not in os.environ:
+                _choose(gpus, locks)
+            node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+            logger.info("on %s, GPUs %s", node, os.environ.get(VISIBLE) or "none")
+            yield
+        finally:
+            os.environ.pop(VISIBLE, None)
+            os.environ.update({} if before is None else {VISIBLE: before})
+
+
+def _choose(gpus: int, locks: contextlib.ExitStack) -> None:
+    """Set CUDA_VISIBLE_DEVICES; ``locks`` takes over the locks of its devices."""
+    listed = os.environ.get(VISIBLE)
+    if gpus == 0:
+        os.environ[VISIBLE] = ""
+        return
+    if listed is None:
+        devices = [str(index) for index in range(torch.cuda.device_count())]
+    else:
+        entries = (entry.strip() for entry in listed.split(","))
+        devices = list(dict.fromkeys(takewhile(DEVICE.fullmatch, entries)))
+    if not devices:
+        return
+    if gpus > len(devices):
+        raise BusflowError(
+            f"a job asks for {gpus} GPUs, and there are {len(devices)} ({','.join(devices)}): "
+            f"lower compute.gpus in the config, or list more in {VISIBLE}"
+        )
+    taken = _take(gpus, devices, locks)
+    if not taken:
+        logger.info("waits for %d of the GPUs %s: other jobs hold them", gpus, ",".join(devices))
+    while not taken:
+        sleep(POLL_SECONDS)
+        taken = _take(gpus, devices, locks)
+    os.environ[VISIBLE] = ",".join(taken)
+    # Where torch cannot count with NVML it counts with CUDA, which reads the variable once and for all.
+    if listed is None and torch.cuda.device_count() != gpus:
+        raise BusflowError(
+            f"CUDA had started before it was told to use the GPUs {','.join(taken)} alone, as it does where "
+            f"NVIDIA's libnvidia-ml is missing: install it, or list the machine's GPUs in {VISIBLE}"
+        )
+
+
+def _take(gpus: int, devices: list[str], locks: contextlib.ExitStack) -> list[str]:
+    """So many of the devices, their locks now in ``locks``; none if fewer are free."""
+    mask = os.umask(0)  # the locks are for all users
+    try:
+        LOCKS.mkdir(mode=0o1777, exist_ok=True)  # sticky: nobody removes another user's lock
+        # One at a time: two jobs that want two each might for ever take one each and step back.
+        with _lock("choosing"), contextlib.ExitStack() as attempt:
+            taken = []
+            for device in devices:
+                with contextlib.suppress(Timeout):
+                    attempt.enter_context(_lock(device).acquire(blocking=False))
+                    taken.append(device)
+                if len(taken) == gpus:
+                    locks.enter_context(attempt.pop_all())
+                    return taken
+            return []
+    finally:
+        os.umask(mask)
+
+
+def _lock(name: str) -> FileLock:
+    """The kernel frees it when its process dies; filelock's fallback, files that stay behind, is refused."""
+    return FileLock(LOCKS / f"{name.replace('/', '-')}.lock", fallback_to_soft=False)
