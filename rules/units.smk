@@ -57,7 +57,7 @@ for task, unit in UNITS.items():
             "../envs/busflow.yaml"
         threads: config["compute"]["threads"]
         resources:
-            gpu=config["compute"]["gpus"],
+            gpu=min(config["compute"]["gpus"], 1),
         params:
             task=task,
             inputs=as_options(unit.predict),

@@ -2,9 +2,12 @@
 
 import argparse
 import importlib
+import os
+import sys
 from pathlib import Path
 
 import torch
+from torch.distributed.run import main as torchrun
 
 from busflow.cli import files_of, run, settings
 from busflow.engine.gpu_lease import lease
@@ -29,7 +32,7 @@ def main() -> None:
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
     parser.add_argument("--threads", required=True, type=int)
-    parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
+    parser.add_argument("--gpus", required=True, type=int, help="of its own, a process each; 0: the CPU")
     parser.add_argument("--workers", required=True, type=int, help="processes that load batches; 0: none")
     parser.add_argument(
         "--checkpoint-interval", required=True, type=float, help="seconds from one saved state to the next"
@@ -41,6 +44,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     compute = {"workers": args.workers, "checkpoint_interval": args.checkpoint_interval}
     with lease(args.gpus):
+        if args.gpus > 1 and "LOCAL_RANK" not in os.environ:
+            torchrun(["--standalone", f"--nproc-per-node={args.gpus}", *sys.argv])
+            return
         # Imported here: mmengine settles on a device while it loads.
         from busflow.engine.training import train
 

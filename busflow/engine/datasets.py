@@ -7,6 +7,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from mmengine.dataset import DefaultSampler
+from mmengine.dist import get_dist_info, get_world_size
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from busflow.errors import BusflowError
@@ -47,7 +49,8 @@ class EpochSampler(Sampler[int]):
     """A permutation that is a function of (seed, epoch), cut to whole effective batches.
 
     What is cut differs from epoch to epoch, so no sample is lost for good, and no accumulated
-    gradient crosses the border of an epoch.
+    gradient crosses the border of an epoch. Each process of a distributed training takes its share of every
+    batch.
 
     Attributes:
         done: samples of the epoch that are left out because a run that goes on within it has seen them.
@@ -55,17 +58,18 @@ class EpochSampler(Sampler[int]):
 
     def __init__(self, size: int, batch_size: int, seed: int):
         self.size, self.length, self.seed, self.epoch = size, size // batch_size * batch_size, seed, 0
+        self.rank, self.processes = get_dist_info()
         self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.processes
 
     def __iter__(self) -> Iterator[int]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return iter(order[self.done : self.length].tolist())
+        return iter(order[self.done + self.rank : self.length : self.processes].tolist())
 
 
 def split_images(split: Path, images: Path, name: str, columns: list[str]) -> pd.DataFrame:
@@ -84,8 +88,17 @@ def split_images(split: Path, images: Path, name: str, columns: list[str]) -> pd
 
 
 def accumulation_steps(batch_size: int, micro_batch: int) -> int:
-    """Fewest equal parts of ``batch_size`` that each fit in ``micro_batch`` images."""
-    return next(n for n in range(1, batch_size + 1) if batch_size % n == 0 and batch_size // n <= micro_batch)
+    """Fewest equal parts of a process's share of ``batch_size`` that each fit in ``micro_batch`` images.
+
+    Raises:
+        BusflowError: the processes of a distributed training cannot share the batch.
+    """
+    share, rest = divmod(batch_size, get_world_size())
+    if rest:
+        raise BusflowError(
+            f"batch_size {batch_size} cannot be shared by {get_world_size()} processes; make it a multiple"
+        )
+    return next(n for n in range(1, share + 1) if share % n == 0 and share // n <= micro_batch)
 
 
 def training_loader(
@@ -101,14 +114,15 @@ def training_loader(
             f"batch_size {batch_size} is larger than the {len(dataset)} training images; "
             "lower models.<task>.<model>.batch_size"
         )
-    micro = batch_size // accumulation_steps(batch_size, micro_batch)
+    micro = batch_size // get_world_size() // accumulation_steps(batch_size, micro_batch)
     sampler = EpochSampler(len(dataset), batch_size, seed)
     return _loader(dataset, BatchSampler(sampler, micro, drop_last=True), workers)
 
 
 def evaluation_loader(dataset: PackedDataset, batch_size: int, workers: int) -> DataLoader:
     """Batches in the order of the dataset."""
-    return _loader(dataset, BatchSampler(range(len(dataset)), batch_size, drop_last=False), workers)
+    sampler = DefaultSampler(dataset, shuffle=False)  # shared by the processes of a distributed training
+    return _loader(dataset, BatchSampler(sampler, batch_size, drop_last=False), workers)
 
 
 def _loader(dataset: Dataset, batches: BatchSampler, workers: int) -> DataLoader:

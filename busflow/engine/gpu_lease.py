@@ -35,7 +35,8 @@ def lease(gpus: int) -> Iterator[None]:
     free again afterwards, also when the process was killed. A GPU that one process lists by index and
     another by UUID counts as two, and so do the indices of two CUDA_DEVICE_ORDERs.
 
-    Under SLURM, which has chosen the job's GPUs, and on a machine without GPUs nothing changes.
+    Nothing changes under SLURM, which has chosen the job's GPUs, in a process that torchrun started, which
+    shares those of its parent, and on a machine without GPUs.
 
     Args:
         gpus: how many; 0 hides all, so that the job runs on the CPU.
@@ -46,7 +47,7 @@ def lease(gpus: int) -> Iterator[None]:
     before = os.environ.get(VISIBLE)
     with contextlib.ExitStack() as locks:
         try:
-            if "SLURM_JOB_ID" not in os.environ:
+            if not {"SLURM_JOB_ID", "LOCAL_RANK"} & os.environ.keys():
                 _choose(gpus, locks)
             node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             logger.info("on %s, GPUs %s", node, os.environ.get(VISIBLE) or "none")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -30,13 +31,15 @@ class RandomnessHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         batches = runner.train_dataloader.batch_sampler
-        batches.sampler.done = (runner.iter - runner.epoch * len(batches)) * batches.batch_size
+        done = (runner.iter - runner.epoch * len(batches)) * batches.batch_size
+        batches.sampler.done = done * runner.world_size
         augmentation = _unwrapped(runner).data_preprocessor.augmentation
         if augmentation is not None:
             augmentation.set_epoch(runner.epoch)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        (seed,) = np.random.SeedSequence([runner.seed, runner.iter]).generate_state(1).tolist()
+        entropy = [runner.seed, runner.iter, runner.rank]
+        (seed,) = np.random.SeedSequence(entropy).generate_state(1).tolist()
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what libraries may draw from)
         torch.manual_seed(seed)
@@ -174,7 +177,8 @@ class StateHook(Hook):
             self._save_if_due(runner, runner.epoch, runner.iter)
 
     def _save_if_due(self, runner: Runner, epoch: int, step: int) -> None:
-        if not self.stop and time.monotonic() - self.saved < self.interval:
+        due = self.stop or time.monotonic() - self.saved >= self.interval
+        if not due or not is_main_process():
             return
         state = {
             "meta": {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -24,7 +25,7 @@ class ProgressHook(Hook):
     Args:
         folder: of the run.
         history: of the run; names the metric and the best score.
-        batch_size: images per training batch.
+        batch_size: images per training batch, of all processes.
     """
 
     priority = "LOWEST"
@@ -55,6 +56,8 @@ class ProgressHook(Hook):
 
     def write(self, runner: Runner, state: str = "training") -> None:
         """Write the file; ``state`` is "training" or "interrupted"."""
+        if not is_main_process():
+            return
         seconds = self.seconds_per_step
         write_json(
             self.folder / "progress.json",

@@ -78,12 +78,12 @@ def newest_state(folder: Path) -> Path | None:
     What a killed process was writing is removed.
     """
     for unfinished in folder.glob(".*"):
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
     for digest, path in _states(folder):
         if sha256(path) == digest:
             return path
         logger.warning("%s is damaged; going on from the state before", path)
-        path.unlink()
+        path.unlink(missing_ok=True)
     return None
 
 

@@ -1,5 +1,7 @@
 """One mmengine Runner for every task."""
 
+import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +10,9 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 from mmengine.device import get_device
+from mmengine.dist import get_world_size, init_dist, is_distributed, is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -58,6 +61,7 @@ def train(
 
     A training that was interrupted goes on from its newest state; one that is finished is published again.
     With the same identity the published weights have the same bytes on a CPU, whatever came in between.
+    Started by torchrun, its processes share every batch.
 
     Args:
         prepare: of the task; called with inputs, settings and number of workers.
@@ -77,15 +81,22 @@ def train(
     settings = settings | {"seed": seed}
     described = describe_inputs(inputs)
     folder = state / identity(settings, described)
-    with runs.one_writer(state):
+    if "LOCAL_RANK" in os.environ:  # started by torchrun
+        if torch.cuda.is_available():
+            init_dist("pytorch")
+        else:  # mmengine thinks of GPUs only, here and where its Runner wraps the model
+            torch.distributed.init_process_group("gloo")
+    with runs.one_writer(state) if is_main_process() else contextlib.nullcontext():
         if not runs.is_finished(folder):
             torch.manual_seed(seed)  # of the weights that a network starts from
             setup = prepare(inputs, settings, compute["workers"])
             history = _run(setup, folder, compute["checkpoint_interval"])
-            record = run_record(setup.settings, described, torch.device(get_device()), history.seconds)
-            meta = setup.meta | {"epoch": history.best_epoch}
-            runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
-        runs.publish(folder, output)
+            if is_main_process():
+                record = run_record(setup.settings, described, torch.device(get_device()), history.seconds)
+                meta = setup.meta | {"epoch": history.best_epoch}
+                runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
+        if is_main_process():
+            runs.publish(folder, output)
 
 
 def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
@@ -99,13 +110,16 @@ def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
     settings, (training, evaluation) = setup.settings, setup.loaders
     accumulation = accumulation_steps(settings["batch_size"], settings["micro_batch"])
     wrapper = AmpOptimWrapper if settings["amp"] and torch.cuda.is_available() else OptimWrapper
+    model = setup.model
+    if is_distributed() and not torch.cuda.is_available():
+        model = MMDistributedDataParallel(model)
     newest = runs.newest_state(folder)
     history = HistoryHook(setup.select_by)
-    progress = ProgressHook(folder, history, training.batch_sampler.batch_size)
+    progress = ProgressHook(folder, history, training.batch_sampler.batch_size * get_world_size())
     # mmengine's own log repeats what it prints, and an open file stands in the way of removing its folder.
     with stop_requests() as stop, tempfile.TemporaryDirectory() as scratch:
         runner = Runner(
-            model=setup.model,
+            model=model,
             work_dir=scratch,
             train_dataloader=training,
             train_cfg={"by_epoch": True, "max_epochs": settings["epochs"]},
@@ -128,6 +142,7 @@ def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
                 progress,
                 StateHook(folder, interval, accumulation, stop),
             ],
+            launcher="pytorch" if is_distributed() else "none",
             load_from=str(newest) if newest else None,
             resume=newest is not None,
             randomness={"seed": settings["seed"], "deterministic": not torch.cuda.is_available()},
