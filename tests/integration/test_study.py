@@ -1,64 +1,28 @@
 """A whole small study through Snakemake: two classifiers, a detector, a segmenter, phantoms."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from busflow.models.classifier import build_network
-from studies import ROOT, snakemake
-
-PHANTOMS = {
-    "lin": "phantom:lin?seed=1&videos=12&frames=2&defects=0",
-    "busi": "phantom:busi?seed=2&benign=10&malignant=10&normal=10&defects=0",
-    "rodrigues": "phantom:rodrigues?seed=3&benign=15&malignant=15",
-}
-MODELS = ["convnext_atto", "convnext_femto"]
-DETECTOR = "convnext_tiny"
-SEGMENTER = "segformer_b0"
+from studies import CLASSIFIERS, DETECTOR, SEGMENTER, copy_checkout, small_study, snakemake, write_overlay
 
 
 def overlay(checkout: Path, **changes) -> Path:
-    """The demo, shrunk to four small models and an epoch."""
-    demo = yaml.safe_load((ROOT / "config.yaml").read_text())["models"]
-    study = {
-        "sources": {name: {"urls": [url]} for name, url in PHANTOMS.items()},
-        "splits": {"balance_tolerance": 0.2},
-        "timing": {"iterations": 3, "warmup": 1},
-        "models": {
-            "classification": {
-                name: {"epochs": 1, "batch_size": 8} if name in MODELS else None
-                for name in demo["classification"]
-            },
-            "detection": {
-                name: {"backbone": "convnext_atto"} if name == DETECTOR else None
-                for name in demo["detection"]
-            },
-            "segmentation": {name: {} if name == SEGMENTER else None for name in demo["segmentation"]},
-        },
-        "weights": {"donor": {"file": "femto.pth", "urls": [f"file:{checkout}/donor.pth"]}},
-        **changes,
-    }
-    # One of the two starts from pretrained weights, fetched like an archive.
+    """The small study; one of its classifiers starts from pretrained weights, fetched like an archive."""
+    study = small_study()
     study["models"]["classification"]["convnext_femto"]["pretrained"] = "donor"
-    path = checkout / "overlay.yaml"
-    path.write_text(yaml.safe_dump(study))
-    return path
+    study["weights"] = {"donor": {"file": "femto.pth", "urls": [f"file:{checkout}/donor.pth"]}}
+    return write_overlay(checkout, study | changes)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
     """A copy of the checkout in which the small study is finished."""
-    checkout = tmp_path_factory.mktemp("study") / "busflow"
-    made = shutil.ignore_patterns(
-        "data", "runs", "logs", "studies", "results", ".*", "__pycache__", "*.egg-info", "tests"
-    )
-    # busflow/data is a package; only the data of studies, at the top, is left behind.
-    shutil.copytree(ROOT, checkout, ignore=lambda f, names: made(f, names) if Path(f) == ROOT else set())
+    checkout = copy_checkout(tmp_path_factory.mktemp("study") / "busflow")
     torch.save(build_network("convnext_femto", num_classes=1000).state_dict(), checkout / "donor.pth")
     snakemake("--configfile", overlay(checkout), cwd=checkout)
     return checkout
@@ -74,7 +38,7 @@ def test_every_contracted_file_is_made(study):
     units = [
         study / f"results/{protocol}/classification/{model}/seed0"
         for protocol in ("paper", "grouped")
-        for model in MODELS
+        for model in CLASSIFIERS
     ]
     files = ["weights.pth", "metrics.json", "history.csv", "timing.json", "run.json"]
     expected = [unit / name for unit in units for name in [*files, "predictions.csv"]]
@@ -126,7 +90,7 @@ def test_pretrained_weights_are_fetched_recorded_and_used(study):
         model: json.loads((study / f"results/paper/classification/{model}/seed0/run.json").read_text())[
             "inputs"
         ]
-        for model in MODELS
+        for model in CLASSIFIERS
     }
     assert inputs["convnext_femto"]["pretrained"]["sha256"] == receipt["sha256"]
     assert "pretrained" not in inputs["convnext_atto"]

@@ -1,0 +1,197 @@
+"""A study on a real SLURM: where its jobs run, and faults of all kinds that leave no trace in its results."""
+
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cluster import ACCOUNT, GPU_TYPE, Cluster, Job, missing, wait_until
+from studies import DETECTOR, SEGMENTER, copy_checkout, small_study, snakemake_command, write_overlay
+
+LACK = missing()
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(LACK is not None, reason=LACK or "")]
+
+# Classifiers that are all the same, each named after what happens to its training.
+FAULTS = ["overtime", "cancelled", "preempted", "crashed"]
+EPOCHS = 12
+UNITS = [f"classification/{name}" for name in FAULTS] + [f"detection/{DETECTOR}", f"segmentation/{SEGMENTER}"]
+MINUTE = 60
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def launch(checkout: Path, *arguments: str | Path, env: dict | None = None) -> subprocess.Popen:
+    """Start the study in a checkout; it writes to snakemake.log there."""
+    command = snakemake_command("tables", "--configfile", checkout / "overlay.yaml", *arguments)
+    with (checkout / "snakemake.log").open("w") as log:
+        return subprocess.Popen(command, cwd=checkout, env=env, stdout=log, stderr=subprocess.STDOUT)
+
+
+def write_study(checkout: Path) -> None:
+    study = small_study()
+    atto = {"label": "ConvNeXt-Atto", "timm": "convnext_atto", "batch_size": 8, "epochs": EPOCHS}
+    models = dict.fromkeys(study["models"]["classification"]) | dict.fromkeys(FAULTS, atto)
+    study["models"]["classification"] = models
+    write_overlay(checkout, study | {"protocols": {"paper": None}, "compute": {"gpus": 1}})
+
+
+def adapt_profile(profile: Path) -> None:
+    """What config/README.md asks of a site."""
+    settings = (profile / "profile.yaml").read_text()
+    for key, value in {"account": ACCOUNT, "gpu_type": GPU_TYPE}.items():
+        assert f"  {key}: null " in settings
+        settings = settings.replace(f"  {key}: null ", f"  {key}: {value} ")
+    (profile / "profile.yaml").write_text(settings)
+    (profile / "partitions.yaml").write_text("partitions: {processors: {}, accelerators: {max_gpu: 2}}")
+
+
+@pytest.fixture(scope="module")
+def study(cluster, tmp_path_factory) -> SimpleNamespace:
+    """The study, finished on the cluster in spite of all faults, and once more without SLURM."""
+    folder = tmp_path_factory.mktemp("studies")
+    there, here = (copy_checkout(folder / name) for name in ("there", "here"))
+    for checkout in (there, here):
+        write_study(checkout)
+    adapt_profile(there / "workflow/profiles/slurm")
+    # Tests cannot wait as long as real trainings for the first look at a job.
+    polling = ["--slurm-init-seconds-before-status-checks", "3"]
+    runs = {
+        there: launch(
+            there, "--workflow-profile", "workflow/profiles/slurm", *polling, env=cluster.environment
+        ),
+        here: launch(here, "--cores", "2", "--resources", "gpu=2"),
+    }
+    try:
+        disturb(cluster, there)
+        for checkout, run in runs.items():
+            wait_until(f"the study in {checkout} ends", lambda run=run: run.poll() is not None, 8 * MINUTE)
+            assert run.returncode == 0, (checkout / "snakemake.log").read_text()
+    finally:
+        for run in runs.values():
+            run.kill()
+    # Accounting lags behind.
+    wait_until("no job runs", lambda: not {job.state for job in cluster.jobs()} & {"RUNNING", "PENDING"})
+    return SimpleNamespace(there=there, here=here, jobs=[job for job in cluster.jobs() if job.rule])
+
+
+def disturb(cluster: Cluster, checkout: Path) -> None:
+    """Each fault once, on the training of its name."""
+
+    def training(name: str, log: str) -> Job:
+        path = checkout / f"logs/grouped/classification/{name}/seed0/train.log"
+
+        def logged() -> bool:
+            return path.is_file() and log in path.read_text() and cluster.running(wildcards(name)) is not None
+
+        wait_until(f"the log of {name} has {log!r}", logged, 4 * MINUTE)
+        return cluster.running(wildcards(name))
+
+    def wildcards(name: str) -> str:
+        return f"grouped_{name}_0"
+
+    # The profile asks for SIGTERM five minutes before the limit: at once, then.
+    cluster.run("scontrol", "update", f"JobId={training('overtime', '').id}", "TimeLimit=3")
+
+    cluster.run("scancel", training("cancelled", "Epoch(val)").id)
+
+    victim = training("preempted", "Epoch(val)")
+    cluster.run(
+        *("sbatch", "--partition=urgent", f"--nodelist={victim.node}", "--gpus-per-node=2"),
+        *("--output=/dev/null", "--wrap=true"),
+    )
+    wait_until("it is preempted", lambda: cluster.running(wildcards("preempted")) != victim)
+
+    victim = training("crashed", "Epoch(val)")
+    cluster.crash_node(victim.node)
+    wait_until("the controller misses the node", lambda: cluster.state(victim.node).startswith("down"))
+    cluster.start_node(victim.node)
+    wait_until("the node is back", lambda: not cluster.state(victim.node).startswith("down"))
+
+    cluster.restart_controller()
+
+
+def runs_of(study, unit: str) -> list[Job]:
+    """All runs of the training of a unit, in their order."""
+    task, model = unit.split("/")
+    jobs = [j for j in study.jobs if (j.rule, j.wildcards) == (f"train_{task}", f"grouped_{model}_0")]
+    return sorted(jobs, key=lambda job: job.start)
+
+
+def test_trainings_and_predictions_run_on_gpu_nodes_and_hold_a_gpu(study):
+    jobs = [job for job in study.jobs if job.rule.startswith(("train_", "predict_"))]
+    assert {job.rule.split("_")[0] for job in jobs} == {"train", "predict"}
+    assert {(job.partition, job.gpus) for job in jobs} == {("accelerators", 1)}
+    assert {job.node for job in jobs} == {"gpu1", "gpu2"}
+
+
+def test_all_other_jobs_run_on_the_cpu_node(study):
+    jobs = [job for job in study.jobs if not job.rule.startswith(("train_", "predict_"))]
+    assert {"unpack_archive", "pack_images", "evaluate_detection", "tabulate_table7"} <= {
+        j.rule for j in jobs
+    }
+    assert {(job.partition, job.node, job.gpus) for job in jobs} == {("processors", "cpu1", 0)}
+
+
+def test_downloads_stay_on_the_submit_node(study):
+    assert len(list((study.there / "data/archives").glob("*.json"))) == 3
+    assert "fetch_archive" not in {job.rule for job in study.jobs}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_job_knows_its_node_and_sees_its_own_gpu_only(study, unit):
+    for verb in ("train", "predict"):
+        log = (study.there / f"logs/grouped/{unit}/seed0/{verb}.log").read_text()
+        assert re.search(r"on gpu[12], GPUs [01]$", log, re.MULTILINE), log
+
+
+def test_the_tables_equal_those_of_a_run_without_slurm(study):
+    tables = {path.name: path.read_bytes() for path in (study.here / "results/tables").glob("*.csv")}
+    assert "table5.csv" in tables and "detection.csv" in tables
+    there = study.there / "results/tables"
+    assert [name for name in tables if (there / name).read_bytes() != tables[name]] == []
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_the_weights_equal_those_of_an_undisturbed_training(study, unit):
+    digests = [
+        hashlib.sha256((place / f"results/grouped/{unit}/seed0/weights.pth").read_bytes()).hexdigest()
+        for place in (study.there, study.here)
+    ]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [("cancelled", "CANCELLED"), ("preempted", "PREEMPTED"), ("crashed", "NODE_FAIL")]
+)
+def test_a_fault_ends_the_job_and_not_the_training(study, name, state):
+    states = [job.state for job in runs_of(study, f"classification/{name}")]
+    assert state in states and states[-1] == "COMPLETED"
+
+
+def test_a_training_near_its_time_limit_is_told_and_ends_by_itself(study):
+    states = [job.state for job in runs_of(study, "classification/overtime")]
+    assert "FAILED" in states and "TIMEOUT" not in states and states[-1] == "COMPLETED"
+
+
+def test_jobs_are_charged_to_the_account_of_the_profile(study):
+    assert {job.account for job in study.jobs} == {ACCOUNT}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_finished_training_is_not_repeated(study, unit):
+    assert [job.state for job in runs_of(study, unit)].count("COMPLETED") == 1
+
+
+def test_a_job_that_failed_asks_for_more(study):
+    assert {job.memory for job in runs_of(study, "classification/cancelled")} >= {"16000M", "32000M"}
