@@ -34,8 +34,10 @@ for task, unit in UNITS.items():
             # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
             state=under_root(f"runs/{{protocol}}/{task}/{{model}}/seed{{seed}}"),
             folder=subpath(output.weights, parent=True),
+        # In the shell's place: a signal to all processes of a job would end the shell first, and with it the job,
+        # while the training still saves its state.
         shell:
-            "python {input.script} --task {params.task} --settings {params.settings:q} "
+            "exec python {input.script} --task {params.task} --settings {params.settings:q} "
             "--seed {wildcards.seed} {params.inputs} {params.pretrained} --state {params.state} "
             "--output {params.folder} --threads {threads} --gpus {resources.gpu} --workers {resources.workers} "
             "--checkpoint-interval {resources.checkpoint_interval} > {log} 2>&1"

@@ -32,65 +32,6 @@ CLIENTS = [
 NODES = ["cpu1", "gpu1", "gpu2"]
 ACCOUNT, GPU_TYPE, GPUS = "lab", "fake", 2
 
-SLURM_CONF = """
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[slurmctld]}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-CredType=cred/munge
-# A job that is queued again waits until its old credential has expired: 2 minutes by default.
-AuthInfo=socket={folder}/munge.socket,cred_expire=10
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={ports[slurmdbd]}
-AccountingStoragePass={folder}/munge.socket
-AccountingStorageTRES=gres/gpu
-AccountingStoreFlags=job_comment
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.%n.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-GresTypes=gpu
-# Nodes have what is written here, not what the machine has.
-SlurmdParameters=config_overrides
-SchedulerParameters=batch_sched_delay=1,bf_interval=5,sched_interval=5
-SlurmdTimeout=10
-MessageTimeout=10
-KillWait=10
-ReturnToService=2
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-EnforcePartLimits=ALL
-NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=128000
-NodeName=cpu1 Port={ports[cpu1]}
-NodeName=gpu1 Port={ports[gpu1]} Gres=gpu:{type}:{gpus}
-NodeName=gpu2 Port={ports[gpu2]} Gres=gpu:{type}:{gpus}
-PartitionName=processors Nodes=cpu1 Default=YES MaxTime=1-0 DefMemPerCPU=500
-PartitionName=accelerators Nodes=gpu[1-2] MaxTime=1-0 DefMemPerCPU=500 PriorityTier=1
-PartitionName=urgent Nodes=gpu[1-2] MaxTime=1-0 DefMemPerCPU=500 PriorityTier=2 PreemptMode=OFF
-"""
-
-SLURMDBD_CONF = """
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={ports[slurmdbd]}
-SlurmUser=root
-PidFile={folder}/slurmdbd.pid
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser=root
-"""
-
 Job = namedtuple("Job", "id rule wildcards state account partition node gpus memory start")
 
 
@@ -249,8 +190,9 @@ class Cluster:
         }
         for server in sockets.values():
             server.close()
-        (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**facts))
-        (self.folder / "slurmdbd.conf").write_text(SLURMDBD_CONF.format(**facts))
+        for name in ("slurm.conf", "slurmdbd.conf"):
+            template = Path(__file__).with_name(f"{name}.in").read_text()
+            (self.folder / name).write_text(template.format(**facts))
         (self.folder / "slurmdbd.conf").chmod(0o600)
         devices = f"{self.folder}/devices/gpu[0-{GPUS - 1}]"
         (self.folder / "gres.conf").write_text(
