@@ -1,10 +1,10 @@
 """What saved states cost a training, and what a kill costs it.
 
-checkpoint tax: time of a step with states / without, at the default interval of 300 s. Each state's seconds are
-the difference of two trainings, one that saves after every step and one that never does. Target: <= 1.02.
+checkpoint tax: time of a step with states / without, at the default interval of 300 s. Each state's seconds
+are the difference of two trainings, one that saves after every step and one that never does. Target: <= 1.02.
 resume tax: of a training killed with SIGKILL and started again, the time beyond that of one left alone, per
-second of work lost since the last state: starting again, and loading. Target: <= 1.2 for the loss to expect, half
-an interval.
+second of work lost since the last state: starting again, and loading. Target: <= 1.2 for the loss to expect,
+half an interval.
 """
 
 import argparse
