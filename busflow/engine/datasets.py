@@ -1,5 +1,8 @@
 """Batches straight from a packed array: no decoding, no per-sample collation."""
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -131,9 +134,26 @@ def _loader(dataset: Dataset, batches: BatchSampler, workers: int) -> DataLoader
         batch_sampler=batches,
         collate_fn=_as_is,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        worker_init_fn=_end_with_the_parent,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _end_with_the_parent(worker: int) -> None:
+    """Let only the training end this loader process.
+
+    A scheduler, or Ctrl-C, signals all processes of a job, and a training that loses its loaders cannot save
+    its state any more.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _as_is(batch: dict) -> dict:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -185,6 +186,25 @@ def test_a_training_that_is_asked_to_stop_saves_its_state_and_goes_on_later(
     assert progress["state"] == "interrupted" and progress["steps"] == 24
     call()
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_signal_to_all_processes_of_a_training_lets_it_save_its_state(inputs, tmp_path, monkeypatch):
+    train(classification, inputs, SETTINGS, tmp_path, "whole")
+    call = functools.partial(train, classification, inputs, SETTINGS, tmp_path, "cut", workers=2)
+
+    def stop(hook, runner, *arguments, **named):
+        if runner.iter == 11:
+            loaders = [str(process.pid) for process in multiprocessing.active_children()]
+            assert len(loaders) == 2
+            subprocess.run(["kill", "-TERM", *loaders, str(os.getpid())], check=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomnessHook, "after_train_iter", stop)
+        with pytest.raises(InterruptedRunError, match="after 12 training batches"):
+            call()
+    call()
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+    assert not multiprocessing.active_children()
 
 
 def test_an_interruption_is_told_to_the_scheduler_by_the_exit_status(capsys):
