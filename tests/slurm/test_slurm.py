@@ -119,7 +119,7 @@ def disturb(cluster: Cluster, checkout: Path) -> None:
 
 
 def hold(cluster: Cluster, checkout: Path, name: str) -> tuple[Job, psutil.Process]:
-    """Stop the process of a training after its first epoch; a signal that SLURM ends it with lets it go on."""
+    """Stop the process of a training after its first epoch; what SLURM ends it with lets it go on."""
     log = checkout / f"logs/grouped/classification/{name}/seed0/train.log"
     state = f"runs/grouped/classification/{name}/seed0"
 
