@@ -93,23 +93,22 @@ def study(cluster, tmp_path_factory) -> SimpleNamespace:
 
 def disturb(cluster: Cluster, checkout: Path) -> None:
     """Each fault once, on the training of its name, which is held in the midst of its epochs until then."""
-    overtime, process = hold(cluster, checkout, "overtime")
+    overtime = hold(cluster, checkout, "overtime")
     # The profile asks for a signal five minutes before the limit.
     cluster.run("scontrol", "update", f"JobId={overtime.id}", "TimeLimit=5")
 
-    cancelled, _ = hold(cluster, checkout, "cancelled")
+    cancelled = hold(cluster, checkout, "cancelled")
     cluster.run("scancel", cancelled.id)
 
-    wait_until("SIGTERM comes before the limit", lambda: is_told_to_end(process), 2 * MINUTE)
-    process.resume()
-    wait_until("the training that was told ends", lambda: not process.is_running())
+    # The controller looks after limits twice a minute.
+    wait_until("it is told to end", lambda: cluster.running(overtime.wildcards) != overtime, 2 * MINUTE)
 
-    preempted, _ = hold(cluster, checkout, "preempted")
+    preempted = hold(cluster, checkout, "preempted")
     both = [f"--nodelist={preempted.node}", f"--gpus-per-node={GPUS}"]
     cluster.run("sbatch", "--partition=urgent", *both, "--output=/dev/null", "--wrap=true")
     wait_until("it is preempted", lambda: cluster.running(preempted.wildcards) != preempted)
 
-    crashed, _ = hold(cluster, checkout, "crashed")
+    crashed = hold(cluster, checkout, "crashed")
     cluster.crash_node(crashed.node)
     wait_until("the controller misses the node", lambda: cluster.state(crashed.node).startswith("down"), 90)
     cluster.start_node(crashed.node)
@@ -118,8 +117,8 @@ def disturb(cluster: Cluster, checkout: Path) -> None:
     cluster.restart_controller()
 
 
-def hold(cluster: Cluster, checkout: Path, name: str) -> tuple[Job, psutil.Process]:
-    """Stop the process of a training after its first epoch; what SLURM ends it with lets it go on."""
+def hold(cluster: Cluster, checkout: Path, name: str) -> Job:
+    """Stop the process of a training after its first epoch; a signal of SLURM's lets it go on."""
     log = checkout / f"logs/grouped/classification/{name}/seed0/train.log"
     state = f"runs/grouped/classification/{name}/seed0"
 
@@ -136,16 +135,8 @@ def hold(cluster: Cluster, checkout: Path, name: str) -> tuple[Job, psutil.Proce
         return bool(trainings()) and "Epoch(val)" in log.read_text()
 
     wait_until(f"{name} is trained", trains, 5 * MINUTE)
-    process = trainings()[0]
-    process.suspend()
-    return cluster.running(f"grouped_{name}_0"), process
-
-
-def is_told_to_end(process: psutil.Process) -> bool:
-    """Whether SIGTERM waits for a process that is held."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    pending = int(re.search(r"^ShdPnd:\s*(\w+)$", status, re.MULTILINE)[1], base=16)
-    return bool(pending & 1 << signal.SIGTERM - 1)
+    trainings()[0].suspend()
+    return cluster.running(f"grouped_{name}_0")
 
 
 def runs_of(study, unit: str) -> list[Job]:
