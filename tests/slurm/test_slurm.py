@@ -92,27 +92,25 @@ def study(cluster, tmp_path_factory) -> SimpleNamespace:
 
 
 def disturb(cluster: Cluster, checkout: Path) -> None:
-    """Each fault once, on the training of its name, which is held in the midst of its epochs until then."""
-    overtime = hold(cluster, checkout, "overtime")
-    # The profile asks for a signal five minutes before the limit.
-    cluster.run("scontrol", "update", f"JobId={overtime.id}", "TimeLimit=5")
+    """Each fault once, on the training of its name, all of which are held in the midst of their epochs."""
+    held = {name: hold(cluster, checkout, name) for name in FAULTS}
+    told = held["overtime"]
+    # The profile asks for a signal five minutes before the limit; the controller looks twice a minute.
+    cluster.run("scontrol", "update", f"JobId={told.id}", "TimeLimit=5")
+    cluster.run("scancel", held["cancelled"].id)
+    wait_until("it is told to end", lambda: cluster.running(told.wildcards) != told, 2 * MINUTE)
 
-    cancelled = hold(cluster, checkout, "cancelled")
-    cluster.run("scancel", cancelled.id)
+    victim = held["preempted"]
+    all_gpus = [f"--nodelist={victim.node}", f"--gpus-per-node={GPUS}"]
+    cluster.run("sbatch", "--partition=urgent", *all_gpus, "--output=/dev/null", "--wrap=true")
+    wait_until("it is preempted", lambda: cluster.running(victim.wildcards) != victim)
 
-    # The controller looks after limits twice a minute.
-    wait_until("it is told to end", lambda: cluster.running(overtime.wildcards) != overtime, 2 * MINUTE)
-
-    preempted = hold(cluster, checkout, "preempted")
-    both = [f"--nodelist={preempted.node}", f"--gpus-per-node={GPUS}"]
-    cluster.run("sbatch", "--partition=urgent", *both, "--output=/dev/null", "--wrap=true")
-    wait_until("it is preempted", lambda: cluster.running(preempted.wildcards) != preempted)
-
-    crashed = hold(cluster, checkout, "crashed")
-    cluster.crash_node(crashed.node)
-    wait_until("the controller misses the node", lambda: cluster.state(crashed.node).startswith("down"), 90)
-    cluster.start_node(crashed.node)
-    wait_until("the node is back", lambda: not cluster.state(crashed.node).startswith("down"))
+    # It may have shared that node, and been preempted too.
+    node = hold(cluster, checkout, "crashed").node
+    cluster.crash_node(node)
+    wait_until("the controller misses the node", lambda: cluster.state(node).startswith("down"), 90)
+    cluster.start_node(node)
+    wait_until("the node is back", lambda: not cluster.state(node).startswith("down"))
 
     cluster.restart_controller()
 
