@@ -14,8 +14,9 @@ import pytest
 from cluster import ACCOUNT, GPU_TYPE, GPUS, Cluster, Job, missing, wait_until
 from studies import DETECTOR, SEGMENTER, copy_checkout, small_study, snakemake_command, write_overlay
 
-LACK = missing()
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(LACK is not None, reason=LACK or "")]
+if LACK := missing():
+    pytest.skip(LACK, allow_module_level=True)
+pytestmark = pytest.mark.slow
 
 # Classifiers that are all the same, each named after what happens to its training.
 FAULTS = ["overtime", "cancelled", "preempted", "crashed"]
