@@ -62,7 +62,7 @@ def test_every_contracted_file_is_made(study):
     ]
     expected += [study / "results/audit/ledger.md", study / "results/report.html"]
     assert [path for path in expected if not path.is_file() or path.stat().st_size == 0] == []
-    assert not any((study / "runs").rglob("*.pth"))
+    assert not any((study / "runs").rglob("state-*"))
 
 
 @pytest.mark.slow

@@ -49,7 +49,9 @@ def write_study(checkout: Path) -> None:
     atto = {"label": "ConvNeXt-Atto", "timm": "convnext_atto", "batch_size": 8, "epochs": EPOCHS}
     models = dict.fromkeys(study["models"]["classification"]) | dict.fromkeys(FAULTS, atto)
     study["models"]["classification"] = models
-    write_overlay(checkout, study | {"protocols": {"paper": None}, "compute": {"gpus": 1}})
+    write_overlay(
+        checkout, study | {"protocols": {"paper": None}, "compute": {"gpus": 1, "checkpoint_interval": 0}}
+    )
 
 
 def adapt_profile(profile: Path) -> None:
@@ -196,7 +198,7 @@ def test_a_fault_ends_the_job_and_not_the_training(study, name, state):
     assert state in states and states[-1] == "COMPLETED"
 
 
-@pytest.mark.parametrize("name", ["overtime", "cancelled", "preempted"])
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_training_that_was_told_to_end_goes_on_where_it_was(study, name):
     log = (study.there / f"logs/grouped/classification/{name}/seed0/train.log").read_text()
     epochs = {int(epoch) for epoch in re.findall(r"Epoch\(train\)\s+\[(\d+)\]", log)}
