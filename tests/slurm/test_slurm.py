@@ -199,7 +199,7 @@ def test_a_fault_ends_the_job_and_not_the_training(study, name, state):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_training_that_was_told_to_end_goes_on_where_it_was(study, name):
+def test_after_each_fault_a_training_goes_on_where_it_was(study, name):
     log = (study.there / f"logs/grouped/classification/{name}/seed0/train.log").read_text()
     epochs = {int(epoch) for epoch in re.findall(r"Epoch\(train\)\s+\[(\d+)\]", log)}
     assert EPOCHS in epochs and 1 not in epochs
