@@ -18,8 +18,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed.run
 
-from busflow.engine import gpu_lease
+from busflow.engine import gpu_lease, training
 from busflow.engine.gpu_lease import lease
 from busflow.errors import BusflowError
 
@@ -32,7 +33,7 @@ forked = multiprocessing.get_context("fork")
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """A workstation with four GPUs, on which nothing runs."""
-    for name in (VISIBLE, "SLURM_JOB_ID", "SLURMD_NODENAME"):
+    for name in (VISIBLE, "SLURM_JOB_ID", "SLURMD_NODENAME", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(gpu_lease, "LOCKS", tmp_path / "locks")
     monkeypatch.setattr(gpu_lease, "POLL_SECONDS", 0.01)
@@ -278,24 +279,40 @@ def test_the_locks_are_for_all_users_whatever_the_umask(machine):
     assert {stat.S_IMODE(lock.stat().st_mode) for lock in folder.iterdir()} == {0o666}
 
 
-@pytest.mark.parametrize(
-    ("script", "own"),
-    [("train", ["--seed=0", "--state=runs", "--workers=0"]), ("predict", ["--weights=weights.pth"])],
-)
-def test_a_script_has_its_devices_before_it_loads_what_looks_for_them(monkeypatch, script, own):
+FILES = [f"--{name}={name}" for name in ("images", "packed-images", "packed-index", "split", "output")]
+TRAIN = ["train.py", "--seed=0", "--state=runs", "--workers=0", "--checkpoint-interval=300"]
+PREDICT = ["predict.py", "--weights=weights.pth"]
+
+
+def run_script(monkeypatch, arguments: list[str], gpus: int) -> None:
+    options = ["--task=classification", "--settings={}", "--threads=1", f"--gpus={gpus}", *FILES]
+    monkeypatch.setattr("sys.argv", [*arguments, *options])
+    runpy.run_path(str(SCRIPTS / arguments[0]), run_name="__main__")
+
+
+@pytest.mark.parametrize("arguments", [TRAIN, PREDICT], ids=["train", "predict"])
+def test_a_script_has_its_device_before_it_loads_what_looks_for_it(monkeypatch, arguments):
     # mmengine looks while it loads, and CUDA reads the variable only once.
     seen = []
 
     def load(name: str) -> SimpleNamespace:
         seen.append((name, os.environ[VISIBLE]))
-        return SimpleNamespace(**{script: lambda *arguments: seen.append(os.environ[VISIBLE])})
+        return SimpleNamespace(prepare=None, predict=lambda *arguments: seen.append(os.environ[VISIBLE]))
 
-    files = [f"--{name}={name}" for name in ("images", "packed-images", "packed-index", "split", "output")]
-    options = ["--task=classification", "--settings={}", "--threads=1", "--gpus=2", *files, *own]
-    monkeypatch.setattr("sys.argv", [f"{script}.py", *options])
     monkeypatch.setattr(importlib, "import_module", load)
-    runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
-    assert seen == [("busflow.engine.classification", "0,1"), "0,1"]
+    monkeypatch.setattr(training, "train", lambda *arguments: seen.append(os.environ[VISIBLE]))
+    run_script(monkeypatch, arguments, gpus=1)
+    assert seen == [("busflow.engine.classification", "0"), "0"]
+
+
+def test_a_training_with_several_gpus_starts_a_process_for_each_of_its_own(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        torch.distributed.run, "main", lambda arguments: started.append((os.environ[VISIBLE], arguments))
+    )
+    run_script(monkeypatch, TRAIN, gpus=2)
+    ((devices, arguments),) = started
+    assert devices == "0,1" and arguments[:3] == ["--standalone", "--nproc-per-node=2", "train.py"]
 
 
 @pytest.mark.slow
