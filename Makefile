@@ -2,11 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real status test chaos lint bench clean
+.PHONY: help setup demo real status record trust audit test chaos lint bench clean
 
 PYTHON ?= python3
 DISK_GB := 6
 VENV := .venv
+# What record, trust and audit are about: the demonstration, or the study of config/$(STUDY).yaml.
+STUDY ?= demo
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help:  ## Show this list
@@ -30,6 +32,15 @@ real: $(VENV)/.ready  ## Run on real archives: make real DATA=<folder with the t
 status:  ## Show how all runs stand: make status, or make status ROOT=<folder of a study>
 	@test -e $(VENV)/.ready || { echo "make status: nothing is set up here: make setup"; exit 1; }
 	@python scripts/status.py --root "$${ROOT:-.}"
+
+record: $(VENV)/.ready  ## Record the finished study with DVC and Git (another: STUDY=paper)
+	@python scripts/record.py --study $(STUDY)
+
+trust: $(VENV)/.ready  ## After dvc pull: let Snakemake take the pulled files as they are
+	@snakemake --touch --forceall --quiet all --configfile $(if $(filter demo,$(STUDY)),config.yaml,config/$(STUDY).yaml)
+
+audit: $(VENV)/.ready  ## Verify the recorded study: hashes, what follows from them, some predictions
+	@python scripts/verify.py --study $(STUDY)
 
 test: $(VENV)/.ready-dev  ## Run all tests
 	@pytest --numprocesses auto --dist loadfile

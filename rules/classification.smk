@@ -7,7 +7,7 @@ localrules:
 
 rule classification:
     input:
-        units("classification", "metrics.json"),
+        finished_units("classification"),
 
 
 SPLIT = {"split": "<data>/splits/{protocol}/classification.csv"}

@@ -16,9 +16,9 @@ def without_nulls(node):
     return node
 
 
-MERGED = dict(config)
+merged = dict(config)
 config.clear()
-config.update(without_nulls(MERGED))
+config.update(without_nulls(merged))
 validate(config, "../workflow/schemas/config.schema.yaml")
 
 CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
@@ -68,6 +68,18 @@ def units(task, file, **only):
         "seed": config["seeds"],
     } | only
     return expand(f"{UNIT}/{file}", task=task, **wanted)
+
+
+def finished_units(task):
+    """All files of the units of a task, so that whatever of them is missing is made again."""
+
+    def files(wildcards):
+        of_training = ["weights.pth", "history.csv", "run.json"]
+        of_prediction = [UNITS[task].predictions, "timing.json"]
+        names = [*of_training, *of_prediction, "metrics.json", "scores.json"]
+        return [path for name in names for path in units(task, name)]
+
+    return files
 
 
 def unit_file(task, file):
@@ -135,12 +147,18 @@ def pretrained_weights(task, model):
     return (name, config["weights"][name]) if name else None
 
 
+def starting_weights():
+    """Names of the weights that any model starts from."""
+    pairs = [(task, model) for task in TASKS for model in config["models"][task]]
+    return sorted({weights[0] for pair in pairs if (weights := pretrained_weights(*pair))})
+
+
 def pretrained_receipt(task):
     """The receipt of the weights that a model starts from, if it starts from any."""
 
     def receipt(wildcards):
         weights = pretrained_weights(task, wildcards.model)
-        return f"<data>/weights/{weights[0]}.json" if weights else []
+        return f"<data>/archives/weights/{weights[0]}.json" if weights else []
 
     return receipt
 

@@ -13,6 +13,10 @@ rule data:
     input:
         "<data>/index/images.csv",
         expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=TASKS),
+        expand("<data>/packed/{task}/images.npy", task=TASKS),
+        expand("<data>/views/{protocol}/detection/test.json", protocol=config["protocols"]),
+        expand("<data>/views/{protocol}/segmentation/masks", protocol=config["protocols"]),
+        expand("<data>/archives/weights/{weights}.json", weights=starting_weights()),
 
 
 # The archive itself is no output: Snakemake deletes outputs before a rerun, and a 4 GB archive that
@@ -162,7 +166,7 @@ rule fetch_weights:
         script="scripts/fetch.py",
         code=code(*FETCHING),
     output:
-        receipt="<data>/weights/{weights}.json",
+        receipt="<data>/archives/weights/{weights}.json",
     log:
         "<logs>/fetch/weights_{weights}.log",
     retries: 1

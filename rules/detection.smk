@@ -7,7 +7,7 @@ localrules:
 
 rule detection:
     input:
-        units("detection", "metrics.json"),
+        finished_units("detection"),
 
 
 rule make_views:

@@ -7,7 +7,7 @@ localrules:
 
 rule segmentation:
     input:
-        units("segmentation", "metrics.json"),
+        finished_units("segmentation"),
 
 
 rule make_masks:

@@ -79,7 +79,8 @@ for task, unit in UNITS.items():
             code=code("metrics/*.py", *unit.evaluation_code),
             predictions=unit_file(task, unit.predictions),
         output:
-            unit_file(task, "metrics.json"),
+            metrics=unit_file(task, "metrics.json"),
+            scores=unit_file(task, "scores.json"),
         log:
             f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/evaluate.log",
         conda:
@@ -89,4 +90,4 @@ for task, unit in UNITS.items():
             inputs=as_options(unit.evaluate),
         shell:
             "python {input.script} --task {params.task} --predictions {input.predictions} {params.inputs} "
-            "--output {output} > {log} 2>&1"
+            "--output {output.metrics} --scores {output.scores} > {log} 2>&1"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from busflow.cli import files_of, run
 from busflow.files import write_json
+from busflow.metrics.scores import scores
 
 # task: its input files, in the order in which they are taken
 INPUTS = {
@@ -24,10 +25,15 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="the index's images (detection)")
     parser.add_argument("--masks", type=Path, help="folder of the index masks (segmentation)")
     parser.add_argument("--output", required=True, type=Path, help="metrics.json")
+    parser.add_argument(
+        "--scores", required=True, type=Path, help="scores.json: the few that lead its tables"
+    )
     arguments = parser.parse_args()
     files = files_of(arguments, INPUTS[arguments.task], parser)
     task = importlib.import_module(f"busflow.metrics.{arguments.task}")
-    write_json(arguments.output, task.evaluate(*files.values()))
+    metrics = task.evaluate(*files.values())
+    write_json(arguments.output, metrics)
+    write_json(arguments.scores, scores(arguments.task, metrics))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -86,6 +87,8 @@ def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what follows must not move what is laid out
+    for axes in figure.axes:  # the layout's solver is right to the last bits only
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
     if notice:
         y = (figure.get_tightbbox().y0 - 0.05) / figure.get_figheight()
         figure.text(0.5, y, notice, ha="center", va="top", fontsize=8, style="italic", color=MUTED)

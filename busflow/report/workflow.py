@@ -87,7 +87,11 @@ def rule_graph(dot: str) -> nx.DiGraph:
         start, end = merged.get(edge.get_source()), merged.get(edge.get_destination())
         if start and end and start != end:
             graph.add_edge(start, end)
-    return nx.transitive_reduction(graph)
+    reduced = nx.transitive_reduction(graph)
+    ordered = nx.DiGraph()  # Snakemake prints the same graph in another order each time
+    ordered.add_nodes_from(sorted(reduced.nodes))
+    ordered.add_edges_from(sorted(reduced.edges))
+    return ordered
 
 
 def _places(graph: nx.DiGraph) -> dict[str, tuple[float, float]]:

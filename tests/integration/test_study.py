@@ -85,7 +85,7 @@ def test_the_results_agree_with_each_other(study):
 
 @pytest.mark.slow
 def test_pretrained_weights_are_fetched_recorded_and_used(study):
-    receipt = json.loads((study / "data/weights/donor.json").read_text())
+    receipt = json.loads((study / "data/archives/weights/donor.json").read_text())
     inputs = {
         model: json.loads((study / f"results/paper/classification/{model}/seed0/run.json").read_text())[
             "inputs"

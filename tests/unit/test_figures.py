@@ -89,6 +89,15 @@ def test_a_figure_has_the_same_bytes_each_time_and_fits_a_page(name, study, sett
         assert 500 < image.width < 1650
 
 
+def test_the_last_bits_of_a_layout_do_not_change_the_bytes(tmp_path):
+    for name, noise in {"a": 0, "b": 1e-12}.items():
+        figure = plt.figure(layout="none")
+        figure.add_axes([0.1 + noise, 0.1, 0.8, 0.8]).plot([1, 3, 2])
+        style.save(figure, [tmp_path / f"{name}.svg", tmp_path / f"{name}.png"], NOTICE)
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+
+
 def test_the_notice_stands_below_everything_else(study, settings, tmp_path):
     draw, given = DRAWINGS["summary"](*study)
     figure = draw(given, settings)

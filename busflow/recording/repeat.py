@@ -1,0 +1,94 @@
+"""A recorded study made again in a scratch folder from what took long to make, by the rules that made it."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from busflow.recording.checks import Check, kind_of
+from busflow.recording.hashes import recorded_stages
+from busflow.recording.predictions import TOLERANCE, difference
+from busflow.recording.study import Study, snakemake
+
+CODE = ("busflow", "config", "config.yaml", "envs", "rules", "scripts", "workflow")
+# What follows the predictions. No other rule may run: none of the stored files is made anew.
+REBUILDING = (
+    "evaluate_",
+    "tabulate_",
+    "draw_",
+    "measure_leakage",
+    "audit",
+    "record_config",
+    "tables",
+    "figures",
+)
+
+
+class Scratch:
+    """A copy of a study in which all that took long to make is a link to the original."""
+
+    def __init__(self, study: Study, folder: Path):
+        self.study, self.folder, self.origin = study, folder, Path.cwd()
+        with Repo() as repo:
+            outs = [out for stage in recorded_stages(repo, study) for out in stage.outs]
+            paths = {Path(out.fs_path).relative_to(self.origin): out.use_cache for out in outs}
+        self.rebuilt = [path for path, costly in paths.items() if not costly or path.name == "figures"]
+        self.stored = [path for path in paths if path not in self.rebuilt and path.name != "report.html"]
+        for path in [*map(Path, CODE), *self.stored]:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).symlink_to(self.origin / path)
+        listed = snakemake("--list-rules", "--configfile", study.overlay, cwd=folder)
+        self.rules = listed.stdout.split()
+
+    def rebuild(self) -> list[Check]:
+        """Make metrics, tables, figures and audit again from the stored predictions; compare bytes."""
+        self._snakemake("tables", "figures", rules=REBUILDING)
+        pairs = sorted((kind_of(path), path) for path in self._files(self.rebuilt))
+        checks = []
+        for kind, group in groupby(pairs, key=lambda pair: pair[0]):
+            paths = [path for _, path in group]
+            checks.append(Check(f"rebuilt {kind}", len(paths), [p for q in paths if (p := self._unlike(q))]))
+        return checks
+
+    def predict(self) -> list[Check]:
+        """Predict again with one model of each task, the one with the smallest weights; compare numbers."""
+        weights = [path for path in self.stored if path.name == "weights.pth"]
+        weights.sort(key=lambda path: (self.origin / path).stat().st_size, reverse=True)
+        smallest = {path.parts[-4]: path.parent for path in weights}  # by task
+        sample = [p for p in self.stored if p.stem == "predictions" and p.parent in smallest.values()]
+        for path in sample:
+            (self.folder / path).unlink()
+            (self.folder / path.with_name("timing.json")).unlink()
+        self._snakemake(*sample, rules=("predict_",))
+        return [self._predicted(path) for path in sample]
+
+    def _predicted(self, path: Path) -> Check:
+        again = self.folder / path
+        name = f"predicted again: {'/'.join(path.parts[-5:-1])}"
+        if not again.is_file():
+            return Check(name, 1, [str(path)], "the prediction failed")
+        apart = difference(self.origin / path, again)
+        return Check(name, 1, [str(path)] if apart > TOLERANCE else [], f"largest difference {apart:.2g}")
+
+    def _unlike(self, path: Path) -> str | None:
+        if not (self.folder / path).is_file():
+            return f"{path} (could not be rebuilt)"
+        if not (self.origin / path).is_file():
+            return f"{path} (missing)"
+        return None if (self.folder / path).read_bytes() == (self.origin / path).read_bytes() else str(path)
+
+    def _files(self, paths: list[Path]) -> Iterator[Path]:
+        """The files among these paths and in these folders, here or there."""
+        for path in paths:
+            places = [place / path for place in (self.origin, self.folder)]
+            if any(place.is_dir() for place in places):
+                inside = {f.relative_to(place) for place in places for f in place.rglob("*") if f.is_file()}
+                yield from (path / file for file in inside)
+            else:
+                yield path
+
+    def _snakemake(self, *targets: str | Path, rules: tuple[str, ...]) -> None:
+        # Failures show as files that are not there.
+        allowed = [name for name in self.rules if name.startswith(rules)]
+        snakemake(*targets, "--configfile", self.study.overlay, "--allowed-rules", *allowed, cwd=self.folder)
