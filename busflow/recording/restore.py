@@ -29,7 +29,7 @@ def restore(ledger: Path) -> Iterator[str]:
         for stage in reversed(list(nx.topological_sort(repo.index.graph))):  # from the data to the report
             if stage.path != str(ledger.absolute()):
                 continue
-            changed = [out for out in stage.outs if out.hash_info and out.status()]
+            changed = [out for out in stage.outs if out.hash_info and out.workspace_status()]
             if changed and any(dependency.status() for dependency in stage.deps):
                 changed = [out for out in changed if not out.use_cache]
             yield from (_undo(out) for out in changed if out.use_cache or out.exists)
