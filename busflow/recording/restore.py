@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import networkx as nx
-from dvc.exceptions import CheckoutError
 from dvc.repo import Repo
 
 from busflow.errors import BusflowError
@@ -36,14 +35,12 @@ def restore(ledger: Path) -> Iterator[str]:
 
 
 def _undo(out) -> str:
-    try:
-        if out.use_cache:
-            out.checkout(force=True)
-            return f"{out} differed from the record: put back from the cache"
-    except CheckoutError as error:
-        if Path(out.fs_path).is_dir():
-            raise BusflowError(
-                f"{out} differs from the record, and the cache lacks it: dvc pull it, or remove the folder"
-            ) from error
+    if out.use_cache and not out.changed_cache():
+        out.checkout(force=True)
+        return f"{out} differed from the record: put back from the cache"
+    if out.use_cache and Path(out.fs_path).is_dir():
+        raise BusflowError(
+            f"{out} differs from the record, and the cache lacks it: dvc pull it, or remove the folder"
+        )
     out.remove()
     return f"{out} differed from the record: removed, to be made again"
