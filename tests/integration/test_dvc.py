@@ -251,7 +251,7 @@ def test_another_study_has_a_record_of_its_own(study):
     run(study, "git", "commit", "--quiet", "--message", "Another study")
     assert is_clean(study)
     (study / "studies/other" / TABLE).write_text("")
-    said = run(study, "dvc", "status")
+    said = run(study, "dvc", "status", "studies/other/dvc.yaml")
     assert said.count("modified") == 1 and f"studies/other/{TABLE}" in said
 
 
