@@ -92,7 +92,8 @@ def train(
             setup = prepare(inputs, settings, compute["workers"])
             history = _run(setup, folder, compute["checkpoint_interval"])
             if is_main_process():
-                record = run_record(setup.settings, described, torch.device(get_device()), history.seconds)
+                device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
+                record = run_record(setup.settings, described, device, seconds)
                 meta = setup.meta | {"epoch": history.best_epoch}
                 runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
         if is_main_process():

@@ -85,6 +85,7 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     best = history["val_macro_f1"].idxmax() + 1
     assert load_weights(out / "weights.pth")["meta"]["epoch"] == best
     record = json.loads((out / "run.json").read_text())
+    assert record["seconds"] == history["seconds"].iloc[-1] > 0
     assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
     (run,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
     assert {path.name for path in run.iterdir()} == {"weights.pth", "history.csv", "run.json"}
