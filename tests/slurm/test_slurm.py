@@ -121,7 +121,7 @@ def disturb(cluster: Cluster, checkout: Path) -> None:
 def hold(cluster: Cluster, checkout: Path, name: str) -> Job:
     """Stop the process of a training after its first epoch; a signal of SLURM's lets it go on."""
     log = checkout / f"logs/grouped/classification/{name}/seed0/train.log"
-    state = f"runs/grouped/classification/{name}/seed0"
+    state, wildcards = f"runs/grouped/classification/{name}/seed0", f"grouped_{name}_0"
 
     def trainings() -> list[psutil.Process]:
         found = (process for process in psutil.process_iter(["cmdline", "cwd"]) if process.info["cmdline"])
@@ -133,11 +133,14 @@ def hold(cluster: Cluster, checkout: Path, name: str) -> Job:
         ]
 
     def trains() -> bool:
-        return bool(trainings()) and "Epoch(val)" in log.read_text()
+        # A job that was just preempted has a process for a while, and is not running any more.
+        return (
+            bool(trainings()) and "Epoch(val)" in log.read_text() and cluster.running(wildcards) is not None
+        )
 
     wait_until(f"{name} is trained", trains, 5 * MINUTE)
     trainings()[0].suspend()
-    return cluster.running(f"grouped_{name}_0")
+    return cluster.running(wildcards)
 
 
 def runs_of(study, unit: str) -> list[Job]:

@@ -204,11 +204,15 @@ def test_the_script_writes_strict_json(files, tmp_path, monkeypatch):
         split,
         "--output",
         output,
+        "--scores",
+        tmp_path / "scores.json",
     ]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
     runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
     assert json.loads(output.read_text()) == evaluate(predictions, split)
     assert "NaN" not in output.read_text()
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["accuracy"] == evaluate(predictions, split)["accuracy"]
 
 
 def test_matrix_counts_rows_as_truth():

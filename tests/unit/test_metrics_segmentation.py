@@ -561,6 +561,7 @@ def test_the_script_writes_what_the_function_returns(trio, tmp_path):
     ]
     output = str(tmp_path / "metrics.json")
     command = [sys.executable, "scripts/evaluate.py", "--task", "segmentation", "--output", output]
+    command += ["--scores", str(tmp_path / "scores.json")]
     subprocess.run([*command, *arguments], cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)})
     assert read_json(output) == evaluate(*files)
     failed = subprocess.run([*command, *arguments[:4]], cwd=ROOT, check=False, capture_output=True, text=True)
