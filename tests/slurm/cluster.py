@@ -46,7 +46,7 @@ def missing() -> str | None:
     return None
 
 
-def wait_until(what: str, holds: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(what: str, holds: Callable[[], bool], seconds: float = 180) -> None:
     """Poll until it holds; fail, naming it, when the time is up."""
     deadline = time.monotonic() + seconds
     while not holds():

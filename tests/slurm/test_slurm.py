@@ -83,7 +83,7 @@ def study(cluster, tmp_path_factory) -> SimpleNamespace:
     try:
         disturb(cluster, there)
         for checkout, run in runs.items():
-            wait_until(f"the study in {checkout} ends", lambda run=run: run.poll() is not None, 8 * MINUTE)
+            wait_until(f"the study in {checkout} ends", lambda run=run: run.poll() is not None, 15 * MINUTE)
             assert run.returncode == 0, (checkout / "snakemake.log").read_text()
     finally:
         for run in runs.values():
@@ -96,12 +96,12 @@ def study(cluster, tmp_path_factory) -> SimpleNamespace:
 
 def disturb(cluster: Cluster, checkout: Path) -> None:
     """Each fault once, on the training of its name, all of which are held in the midst of their epochs."""
-    held = {name: hold(cluster, checkout, name) for name in FAULTS}
+    held = hold(cluster, checkout, *FAULTS)
     told = held["overtime"]
     # The profile asks for a signal five minutes before the limit; the controller looks twice a minute.
     cluster.run("scontrol", "update", f"JobId={told.id}", "TimeLimit=5")
     cluster.run("scancel", held["cancelled"].id)
-    wait_until("it is told to end", lambda: cluster.running(told.wildcards) != told, 2 * MINUTE)
+    wait_until("it is told to end", lambda: cluster.running(told.wildcards) != told)
 
     victim = held["preempted"]
     all_gpus = [f"--nodelist={victim.node}", f"--gpus-per-node={GPUS}"]
@@ -109,38 +109,42 @@ def disturb(cluster: Cluster, checkout: Path) -> None:
     wait_until("it is preempted", lambda: cluster.running(victim.wildcards) != victim)
 
     # It may have shared that node, and been preempted too.
-    node = hold(cluster, checkout, "crashed").node
+    node = hold(cluster, checkout, "crashed")["crashed"].node
     cluster.crash_node(node)
-    wait_until("the controller misses the node", lambda: cluster.state(node).startswith("down"), 90)
+    wait_until("the controller misses the node", lambda: cluster.state(node).startswith("down"))
     cluster.start_node(node)
     wait_until("the node is back", lambda: not cluster.state(node).startswith("down"))
 
     cluster.restart_controller()
 
 
-def hold(cluster: Cluster, checkout: Path, name: str) -> Job:
-    """Stop the process of a training after its first epoch; a signal of SLURM's lets it go on."""
-    log = checkout / f"logs/grouped/classification/{name}/seed0/train.log"
-    state, wildcards = f"runs/grouped/classification/{name}/seed0", f"grouped_{name}_0"
+def hold(cluster: Cluster, checkout: Path, *names: str) -> dict[str, Job]:
+    """Stop the process of each training after its first epoch; a signal of SLURM's lets it go on."""
+    held: dict[str, Job] = {}
 
-    def trainings() -> list[psutil.Process]:
-        found = (process for process in psutil.process_iter(["cmdline", "cwd"]) if process.info["cmdline"])
-        return [
-            process
-            for process in found
-            if {"scripts/train.py", state} <= set(process.info["cmdline"])
-            and process.info["cwd"] == str(checkout)
-        ]
+    def all_are_held() -> bool:
+        for name in set(names) - held.keys():
+            log = checkout / f"logs/grouped/classification/{name}/seed0/train.log"
+            process = training(checkout, f"runs/grouped/classification/{name}/seed0")
+            # A job that was just preempted has a process for a while, and is not running any more.
+            job = cluster.running(f"grouped_{name}_0")
+            if process and job and "Epoch(val)" in log.read_text():
+                process.suspend()
+                held[name] = job
+        return len(held) == len(names)
 
-    def trains() -> bool:
-        # A job that was just preempted has a process for a while, and is not running any more.
-        return (
-            bool(trainings()) and "Epoch(val)" in log.read_text() and cluster.running(wildcards) is not None
-        )
+    wait_until(f"{', '.join(names)} are trained and held", all_are_held, 10 * MINUTE)
+    return held
 
-    wait_until(f"{name} is trained", trains, 5 * MINUTE)
-    trainings()[0].suspend()
-    return cluster.running(wildcards)
+
+def training(checkout: Path, state: str) -> psutil.Process | None:
+    """The process that trains with its state in this folder of the checkout."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(checkout) and {"scripts/train.py", state} <= set(
+            process.info["cmdline"]
+        ):
+            return process
+    return None
 
 
 def runs_of(study, unit: str) -> list[Job]:
