@@ -140,9 +140,8 @@ def hold(cluster: Cluster, checkout: Path, *names: str) -> dict[str, Job]:
 def training(checkout: Path, state: str) -> psutil.Process | None:
     """The process that trains with its state in this folder of the checkout."""
     for process in psutil.process_iter(["cmdline", "cwd"]):
-        if process.info["cwd"] == str(checkout) and {"scripts/train.py", state} <= set(
-            process.info["cmdline"]
-        ):
+        arguments = process.info["cmdline"] or []  # of a zombie: none
+        if process.info["cwd"] == str(checkout) and {"scripts/train.py", state} <= set(arguments):
             return process
     return None
 
