@@ -30,7 +30,7 @@ from busflow.files import (
 )
 
 WEIGHTS, HISTORY, RECORD = "weights.pth", "history.csv", "run.json"
-STATE = re.compile(r"state-(?P<step>\d+)-(?P<sha256>[0-9a-f]{64})\.pth")
+STATE = re.compile(r"state-\d+-(?P<sha256>[0-9a-f]{64})\.pth")
 GENERATIONS = 2
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def newest_state(folder: Path) -> Path | None:
 
 
 def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, record: dict) -> None:
-    """Replace the states by the files to publish: weights.pth, history.csv and, last, run.json.
+    """Write the files to publish: weights.pth, history.csv and, last, run.json.
 
     Args:
         folder: of the run.
@@ -100,13 +100,6 @@ def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, recor
     save_weights(folder / WEIGHTS, weights, meta)
     write_csv(folder / HISTORY, history)
     write_json(folder / RECORD, record | {"weights_sha256": sha256(folder / WEIGHTS)})
-    for path in folder.iterdir():
-        if path.name not in (WEIGHTS, HISTORY, RECORD):
-            path.unlink()
-    # Finished runs of other settings or other code have lost their place in the results.
-    for other in folder.parent.iterdir():
-        if other != folder and (other / RECORD).exists():
-            shutil.rmtree(other)
 
 
 def is_finished(folder: Path) -> bool:
@@ -116,16 +109,31 @@ def is_finished(folder: Path) -> bool:
     if sha256(folder / WEIGHTS) == read_json(folder / RECORD)["weights_sha256"]:
         return True
     logger.warning("%s is damaged; training again", folder / WEIGHTS)
-    shutil.rmtree(folder)
+    _remove(folder)
     return False
 
 
 def publish(folder: Path, output: Path) -> None:
-    """Give the files of a finished run their place in the results, run.json last."""
+    """Give the files of a finished run their place in the results, run.json last; remove what they outdate.
+
+    That is the run's states, and finished runs of other settings or other code.
+    """
     link_or_copy(folder / WEIGHTS, output / WEIGHTS)
     for name in (HISTORY, RECORD):
         with atomic(output / name) as temporary:
             shutil.copyfile(folder / name, temporary)
+    for path in folder.iterdir():
+        if path.name not in (WEIGHTS, HISTORY, RECORD):
+            path.unlink()
+    for other in folder.parent.iterdir():
+        if other != folder and (other / RECORD).exists():
+            _remove(other)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a finished run; one that is removed in part is finished no more."""
+    (folder / RECORD).unlink()
+    shutil.rmtree(folder)
 
 
 def _states(folder: Path) -> list[tuple[str, Path]]:

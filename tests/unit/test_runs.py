@@ -111,6 +111,24 @@ def test_a_finished_run_is_published_again_without_training(inputs, tmp_path, mo
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == published
 
 
+def test_publishing_again_removes_what_a_kill_left_of_the_states(inputs, tmp_path):
+    again = functools.partial(train, classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
+    again()
+    (folder,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
+    save(folder, 2, "outdated")
+    again()
+    assert names(folder) == ["history.csv", "run.json", "weights.pth"]
+
+
+def test_a_run_whose_removal_was_cut_short_is_not_finished(tmp_path, monkeypatch):
+    (tmp_path / "weights.pth").write_bytes(b"spoilt")
+    (tmp_path / "run.json").write_text('{"weights_sha256": "of other bytes"}')
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(shutil, "rmtree", lambda folder: (_ for _ in ()).throw(InterruptedError))
+        runs.is_finished(tmp_path)
+    assert not runs.is_finished(tmp_path)
+
+
 def test_damaged_weights_of_a_finished_run_are_trained_again(inputs, tmp_path):
     again = functools.partial(train, classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
     again()
