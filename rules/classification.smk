@@ -18,7 +18,7 @@ UNITS["classification"] = Unit(
     predictions="predictions.csv",
     of_protocol=["balance_classes"],
     timing=["batch", "warmup", "iterations"],
-    code=["engine/classification.py", "models/classifier.py", "metrics/confusion.py"],
+    code=["engine/classification.py", "models/classifier.py", "models/inputs.py", "metrics/confusion.py"],
     evaluation_code=[],
 )
 

@@ -46,7 +46,7 @@ UNITS["detection"] = Unit(
     timing=["warmup"],
     code=[
         *("engine/detection.py", "engine/boxes.py", "data/views.py"),
-        *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla", "classifier")),
+        *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla", "classifier", "inputs")),
         *("models/ops.py", "models/nms.py", "models/roi_align.py"),
     ],
     evaluation_code=[],

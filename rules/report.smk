@@ -1,5 +1,6 @@
 # Right of the predictions: tables, figures, audit and report. Seconds, no GPU, no torch.
 # Each table and figure is a rule of its own, after its file: snakemake tabulate_table2 draw_fig2
+TABULATING = ["tables/*.py", "metrics/*.py", "paper.*", "units.py"]
 
 
 localrules:
@@ -29,7 +30,7 @@ for name, table in TABLES.items():
         input:
             **table.inputs,
             script="scripts/make_table.py",
-            code=code("report/*", "metrics/*.py"),
+            code=code(*TABULATING),
         output:
             csv=report(
                 f"<results>/tables/{name}.csv",
@@ -59,7 +60,7 @@ for name, figure in FIGURES.items():
         input:
             **figure.inputs,
             script="scripts/plot.py",
-            code=code("report/*", "metrics/*.py"),
+            code=code("figures/*.py", *TABULATING),
         output:
             png=report(
                 f"<results>/figures/{name}.png",
@@ -118,7 +119,7 @@ rule record_config:
 rule draw_workflow:
     input:
         script="scripts/draw_workflow.py",
-        code=code("report/workflow.py", "report/style.py"),
+        code=code("figures/workflow.py", "figures/style.py"),
         config="<results>/config.yaml",
         rules=sorted(str(path) for path in Path("rules").glob("*.smk")),
     output:
@@ -157,7 +158,7 @@ rule report:
 rule audit:
     input:
         script="scripts/audit.py",
-        code=code("report/*", "metrics/*.py"),
+        code=code("audit/*.py", *TABULATING),
         tables=expand("<results>/tables/{table}.csv", table=TABLES),
         leakage=LEAKAGE,
         metrics=[units(task, "metrics.json") for task in TASKS],

@@ -42,7 +42,7 @@ UNITS["segmentation"] = Unit(
     timing=["warmup"],
     code=[
         *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
-        *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier")),
+        *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier", "inputs")),
     ],
     evaluation_code=["data/masks.py", "data/images.py", "data/views.py"],
 )

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from busflow.audit.ledger import ledger
 from busflow.cli import run, settings
-from busflow.report import audit, tables
+from busflow.tables.table import write
 
 
 def main() -> None:
@@ -20,8 +21,8 @@ def main() -> None:
     parser.add_argument("--csv", required=True, type=Path)
     parser.add_argument("--md", required=True, type=Path)
     arguments = parser.parse_args()
-    ledger = audit.ledger(arguments.tables, arguments.leakage, arguments.metrics, arguments.settings)
-    tables.write(ledger, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
+    judged = ledger(arguments.tables, arguments.leakage, arguments.metrics, arguments.settings)
+    write(judged, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
 
 
 if __name__ == "__main__":

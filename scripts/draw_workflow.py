@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from busflow.cli import run
-from busflow.report import style
-from busflow.report.workflow import fig1
+from busflow.figures import style
+from busflow.figures.workflow import fig1
 
 
 def main() -> None:

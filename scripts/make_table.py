@@ -5,27 +5,27 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from busflow.cli import run, settings
-from busflow.report import tables
+from busflow.tables.table import write
 
 METRICS = {"metrics": "many"}
-# table: (function of busflow.report, its inputs: one file or many)
+# table: (function of the library, its inputs: one file or many)
 TABLES = {
-    "table1": ("tables_data:table1", {"images": "one"}),
-    "table2": ("tables_data:table2", {"splits": "many"}),
-    "table3": ("tables_data:table3", {"splits": "many", "annotations": "one"}),
-    "table4": ("tables_data:table4", {"splits": "many"}),
-    "table5": ("tables_classification:table5", {"facts": "one"}),
+    "table1": ("tables.data:table1", {"images": "one"}),
+    "table2": ("tables.data:table2", {"splits": "many"}),
+    "table3": ("tables.data:table3", {"splits": "many", "annotations": "one"}),
+    "table4": ("tables.data:table4", {"splits": "many"}),
+    "table5": ("tables.classification:table5", {"facts": "one"}),
     "classification": (
-        "tables_classification:classification",
+        "tables.classification:classification",
         {"predictions": "many", "splits": "many"},
     ),
-    "classification_per_class": ("tables_classification:classification_per_class", METRICS),
-    "table6": ("tables_detection:table6", METRICS),
-    "table6_aitod": ("tables_detection:table6_aitod", METRICS),
-    "detection": ("tables_detection:detection", METRICS),
-    "table7": ("tables_segmentation:table7", METRICS),
-    "segmentation": ("tables_segmentation:segmentation", METRICS),
-    "segmentation_pairs": ("tables_segmentation:segmentation_pairs", METRICS),
+    "classification_per_class": ("tables.classification:classification_per_class", METRICS),
+    "table6": ("tables.detection:table6", METRICS),
+    "table6_aitod": ("tables.detection:table6_aitod", METRICS),
+    "detection": ("tables.detection:detection", METRICS),
+    "table7": ("tables.segmentation:table7", METRICS),
+    "segmentation": ("tables.segmentation:segmentation", METRICS),
+    "segmentation_pairs": ("tables.segmentation:segmentation_pairs", METRICS),
 }
 
 
@@ -44,9 +44,9 @@ def main() -> None:
         command.add_argument("--md", required=True, type=Path)
     arguments = parser.parse_args()
     function, inputs = TABLES[arguments.table]
-    make = resolve_name(f"busflow.report.{function}")  # no other table's imports, which take longer than it
+    make = resolve_name(f"busflow.{function}")  # no other table's imports, which take longer than it
     table = make(*(getattr(arguments, option) for option in inputs), arguments.settings)
-    tables.write(table, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
+    write(table, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
 
 
 if __name__ == "__main__":

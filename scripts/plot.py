@@ -5,29 +5,29 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from busflow.cli import run, settings
-from busflow.report import style
+from busflow.figures import style
 
 PREDICTED_BOXES = {"predictions": "many", "split": "one", "annotations": "one", "images": "one"}
 PREDICTED_MASKS = {"predictions": "many", "metrics": "many", "masks": "one", "images": "one"}
-# figure: (function of busflow.report, its inputs: one file or many)
+# figure: (function of the library, its inputs: one file or many)
 FIGURES = {
-    "fig2": ("figures_data:fig2", {"images": "one"}),
-    "leakage": ("figures_data:leakage", {"leakage": "many"}),
-    "fig3": ("figures_classification:fig3", {"metrics": "many"}),
-    "curves": ("figures_training:curves", {"history": "many"}),
-    "roc": ("figures_classification:roc", {"predictions": "many"}),
-    "summary": ("figures_classification:summary", {"table": "one"}),
-    "timing": ("figures_timing:timing", {"timing": "many"}),
-    "fig4": ("figures_boxes:predicted_boxes", PREDICTED_BOXES),
-    "fig5": ("figures_boxes:predicted_boxes", PREDICTED_BOXES),
-    "fig6": ("figures_timing:prediction_time", {"timing": "many"}),
-    "pr_curves": ("figures_detection:pr_curves", {"metrics": "many"}),
-    "froc": ("figures_detection:froc", {"metrics": "many"}),
-    "lesion_size": ("figures_detection:lesion_size", {"metrics": "many"}),
-    "fig7": ("figures_masks:predicted_masks", PREDICTED_MASKS),
-    "segmentation_timing": ("figures_timing:prediction_time", {"timing": "many"}),
-    "segmentation_dice": ("figures_segmentation:segmentation_dice", {"metrics": "many"}),
-    "segmentation_sizes": ("figures_segmentation:segmentation_sizes", {"metrics": "many"}),
+    "fig2": ("figures.data:fig2", {"images": "one"}),
+    "leakage": ("figures.data:leakage", {"leakage": "many"}),
+    "fig3": ("figures.classification:fig3", {"metrics": "many"}),
+    "curves": ("figures.training:curves", {"history": "many"}),
+    "roc": ("figures.classification:roc", {"predictions": "many"}),
+    "summary": ("figures.classification:summary", {"table": "one"}),
+    "timing": ("figures.timing:timing", {"timing": "many"}),
+    "fig4": ("figures.boxes:predicted_boxes", PREDICTED_BOXES),
+    "fig5": ("figures.boxes:predicted_boxes", PREDICTED_BOXES),
+    "fig6": ("figures.timing:prediction_time", {"timing": "many"}),
+    "pr_curves": ("figures.detection:pr_curves", {"metrics": "many"}),
+    "froc": ("figures.detection:froc", {"metrics": "many"}),
+    "lesion_size": ("figures.detection:lesion_size", {"metrics": "many"}),
+    "fig7": ("figures.masks:predicted_masks", PREDICTED_MASKS),
+    "segmentation_timing": ("figures.timing:prediction_time", {"timing": "many"}),
+    "segmentation_dice": ("figures.segmentation:segmentation_dice", {"metrics": "many"}),
+    "segmentation_sizes": ("figures.segmentation:segmentation_sizes", {"metrics": "many"}),
 }
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     arguments = parser.parse_args()
     style.theme()
     function, inputs = FIGURES[arguments.figure]
-    draw = resolve_name(f"busflow.report.{function}")  # no other figure's imports, which take longer than it
+    draw = resolve_name(f"busflow.{function}")  # no other figure's imports, which take longer than it
     figure = draw(*(getattr(arguments, option) for option in inputs), arguments.settings)
     style.save(figure, [arguments.svg, arguments.png], arguments.settings["study"]["notice"])
 

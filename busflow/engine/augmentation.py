@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.transforms.v2 import functional as v2
 
 # Full ranges of the uniform draws.
 ROTATION = math.radians(10)
@@ -84,13 +83,3 @@ def amplify(images: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     depth = torch.linspace(-0.5, 0.5, images.shape[2], device=images.device).view(1, 1, -1, 1)
     changed = images * torch.exp(contrast * CONTRAST) + gain * GAIN + slope * TIME_GAIN * depth
     return torch.where(images > 0, changed.clamp(0, 1), images)
-
-
-def to_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 [B, 1, H, W] to float32 in [0, 1]."""
-    return v2.to_dtype(images, torch.float32, scale=True)
-
-
-def to_network(images: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """Grey float images [B, 1, H, W] in [0, 1] to normalised three-channel input [B, 3, H, W]."""
-    return v2.normalize(v2.grayscale_to_rgb(images), list(mean), list(std))

@@ -1,14 +1,14 @@
 """A timm network as an mmengine model for image classification."""
 
+from collections.abc import Callable
+
 import timm
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch.nn import functional
 
-from busflow.engine.augmentation import UltrasoundAugmentation, to_float, to_network
 from busflow.labels import LABELS
-
-IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 
 
 def build_network(
@@ -27,9 +27,13 @@ def build_network(
 
 
 class ClassifierInput(BaseDataPreprocessor):
-    """Move a batch to the device; augment it in training; normalise it."""
+    """Move a batch to the device; augment it in training; normalise it.
 
-    def __init__(self, augmentation: UltrasoundAugmentation | None = None):
+    Args:
+        augmentation: maps images and sample positions of a batch to new images.
+    """
+
+    def __init__(self, augmentation: Callable | None = None):
         super().__init__(non_blocking=True)
         self.augmentation = augmentation
 
@@ -55,7 +59,7 @@ class Classifier(BaseModel):
     def __init__(
         self,
         network: torch.nn.Module,
-        augmentation: UltrasoundAugmentation | None = None,
+        augmentation: Callable | None = None,
         label_smoothing: float = 0.0,
         class_counts: torch.Tensor | None = None,
     ):

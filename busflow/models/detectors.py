@@ -14,11 +14,10 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
-from busflow.engine.augmentation import to_float, to_network
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
-from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 
 SWINS = {
     "swin_base": {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}

@@ -15,10 +15,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from busflow.data.masks import CLASSES
-from busflow.engine.augmentation import to_float, to_network
 from busflow.errors import BusflowError
 from busflow.models.backbones import check_weights, feature_channels
-from busflow.models.classifier import IMAGENET_MEAN, IMAGENET_STD
+from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 
 # Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
 # has another name.

@@ -11,12 +11,17 @@ import pandas as pd
 import pytest
 import segmentation_files
 
+from busflow.audit import verdicts
+from busflow.audit.evidence import check_metrics, check_tables
+from busflow.audit.identities import identities, nano_matrix
+from busflow.audit.ledger import CHECKS, ledger
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_csv
-from busflow.report import tables_classification, tables_data, tables_detection, tables_segmentation, verdicts
-from busflow.report.audit import CHECKS, ledger
-from busflow.report.evidence import check_metrics, check_tables
-from busflow.report.paper import facts, identities, nano_matrix, printed
+from busflow.paper import facts, printed
+from busflow.tables import classification as tables_classification
+from busflow.tables import data as tables_data
+from busflow.tables import detection as tables_detection
+from busflow.tables import segmentation as tables_segmentation
 from study_files import LIN, write_facts, write_study
 from study_files import study_settings as classification_settings
 

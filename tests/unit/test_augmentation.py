@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from busflow.engine.augmentation import DRAWS, UltrasoundAugmentation, amplify, move, to_float, to_network
+from busflow.engine.augmentation import DRAWS, UltrasoundAugmentation, amplify, move
+from busflow.models.inputs import to_float, to_network
 
 
 @pytest.fixture

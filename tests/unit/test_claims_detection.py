@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from detection_files import study_settings, write_unit
 
+from busflow.audit.detection import check_detection_metrics, detection_claims
+from busflow.audit.evidence import Evidence
 from busflow.errors import BusflowError
 from busflow.metrics.detection import evaluate
-from busflow.report.claims_detection import check_detection_metrics, detection_claims
-from busflow.report.evidence import Evidence
-from busflow.report.paper import printed
+from busflow.paper import printed
 
 SCORES = ["ap", "ap50", "ap75", "aps", "apm", "apl"]
 

@@ -18,11 +18,11 @@ from segmentation_files import (
 )
 from sklearn.metrics import accuracy_score, jaccard_score, recall_score
 
+from busflow.audit.evidence import Evidence
+from busflow.audit.segmentation import check_segmentation_metrics, segmentation_claims
 from busflow.errors import BusflowError
-from busflow.report.claims_segmentation import check_segmentation_metrics, segmentation_claims
-from busflow.report.evidence import Evidence
-from busflow.report.paper import TABLE7, fit_two_class, lesion_share, printed, two_class
-from busflow.report.tables_segmentation import segmentation, segmentation_pairs, table7
+from busflow.paper import TABLE7, fit_two_class, lesion_share, printed, two_class
+from busflow.tables.segmentation import segmentation, segmentation_pairs, table7
 
 SUBSETS = ("lesions", "smallest", "malignant", "malignant_smallest")
 

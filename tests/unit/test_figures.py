@@ -12,15 +12,13 @@ import pytest
 from PIL import Image
 
 from busflow.errors import BusflowError
+from busflow.figures import classification as figures_classification
+from busflow.figures import data as figures_data
+from busflow.figures import style
+from busflow.figures import timing as figures_timing
+from busflow.figures import training as figures_training
 from busflow.files import read_json, write_json
-from busflow.report import (
-    figures_classification,
-    figures_data,
-    figures_timing,
-    figures_training,
-    style,
-    tables_classification,
-)
+from busflow.tables import classification as tables_classification
 from study_files import make_timing, study_settings, write_study
 
 ROOT = Path(__file__).parents[2]

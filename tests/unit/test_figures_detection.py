@@ -13,8 +13,11 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from busflow.errors import BusflowError
+from busflow.figures import boxes as figures_boxes
+from busflow.figures import detection as figures_detection
+from busflow.figures import style
+from busflow.figures import timing as figures_timing
 from busflow.files import read_json, write_json
-from busflow.report import figures_boxes, figures_detection, figures_timing, style
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("convnext_tiny", "swin_base", "detr_r50")

@@ -12,8 +12,10 @@ from sklearn import metrics as sk
 
 from busflow.errors import BusflowError
 from busflow.files import sha256
-from busflow.report import tables, tables_classification, tables_data
-from busflow.report.units import units
+from busflow.tables import classification as tables_classification
+from busflow.tables import data as tables_data
+from busflow.tables import table as tables
+from busflow.units import units
 from study_files import (
     BUSI,
     make_images,

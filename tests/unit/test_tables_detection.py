@@ -11,8 +11,8 @@ import pytest
 from detection_files import DETECTORS, study_settings, write_study
 
 from busflow.files import read_json, write_json
-from busflow.report import tables
-from busflow.report.tables_detection import LITERATURE, detection, table6, table6_aitod
+from busflow.tables import table as tables
+from busflow.tables.detection import LITERATURE, detection, table6, table6_aitod
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,9 @@ from segmentation_files import COUNTS, SEGMENTERS, make_metrics, study_settings,
 
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_json
-from busflow.report import overlap, tables
-from busflow.report.tables_segmentation import segmentation, segmentation_pairs, table7
+from busflow.tables import overlap
+from busflow.tables import table as tables
+from busflow.tables.segmentation import segmentation, segmentation_pairs, table7
 
 ROOT = Path(__file__).parents[2]
 VIEWS = {"two_class": ["background", "lesion"], "three_class": ["background", "benign", "malignant"]}

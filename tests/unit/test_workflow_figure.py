@@ -4,7 +4,7 @@ import networkx as nx
 import pytest
 
 from busflow.errors import BusflowError
-from busflow.report.workflow import fig1, rule_graph
+from busflow.figures.workflow import fig1, rule_graph
 
 DOT = """Some line before the graph
 digraph snakemake_dag {

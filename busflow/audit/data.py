@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from busflow.audit.evidence import Claim, Evidence
+from busflow.audit.verdicts import equal, holds
 from busflow.labels import LABELS
-from busflow.report.evidence import Claim, Evidence
-from busflow.report.paper import facts, printed
-from busflow.report.tables_classification import macs
-from busflow.report.tables_data import COLUMNS
-from busflow.report.verdicts import equal, holds
+from busflow.paper import facts, printed
+from busflow.tables.classification import macs
+from busflow.tables.data import COLUMNS
 
 ALL_SOURCES = ("lin", "busi", "rodrigues")
 MAC_TOLERANCE = 0.01  # tools differ in what they count as an operation

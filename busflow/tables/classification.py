@@ -12,9 +12,9 @@ from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import match, read_predictions, read_split
 from busflow.metrics.shares import holm, mcnemar
 from busflow.metrics.uncertainty import cluster_bootstrap
-from busflow.report.paper import printed
-from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number, percent, split_notes
-from busflow.report.units import Unit, by_model, by_protocol, units
+from busflow.paper import printed
+from busflow.tables.table import PAPER_COLUMN, Table, bold_best, number, percent, split_notes
+from busflow.units import Unit, by_model, by_protocol, units
 
 ALPHA = 0.05
 SHOWN_SCORES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}

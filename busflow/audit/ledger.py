@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from busflow.audit.classification import classification_claims
+from busflow.audit.data import data_claims, network_claims
+from busflow.audit.detection import check_detection_metrics, detection_claims
+from busflow.audit.evidence import Claim, Evidence, check_metrics
+from busflow.audit.printed import printed_claims
+from busflow.audit.segmentation import check_segmentation_metrics, segmentation_claims
 from busflow.files import read_json
-from busflow.report.claims_classification import classification_claims
-from busflow.report.claims_data import data_claims, network_claims
-from busflow.report.claims_detection import check_detection_metrics, detection_claims
-from busflow.report.claims_printed import printed_claims
-from busflow.report.claims_segmentation import check_segmentation_metrics, segmentation_claims
-from busflow.report.evidence import Claim, Evidence, check_metrics
-from busflow.report.tables import Table
-from busflow.report.units import units
+from busflow.tables.table import Table
+from busflow.units import units
 
 ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7")
 CHECKS = {

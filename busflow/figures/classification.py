@@ -10,10 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from busflow.labels import LABELS
-from busflow.metrics.confusion import per_class
-from busflow.metrics.inputs import read_predictions
-from busflow.report.style import (
+from busflow.figures.style import (
     CLASS_COLOURS,
     INK,
     MUTED,
@@ -22,7 +19,10 @@ from busflow.report.style import (
     model_colours,
     protocol_colours,
 )
-from busflow.report.units import by_model, units
+from busflow.labels import LABELS
+from busflow.metrics.confusion import per_class
+from busflow.metrics.inputs import read_predictions
+from busflow.units import by_model, units
 
 SHARE = sns.light_palette("#1f5a94", as_cmap=True)
 COLUMNS = 4

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from busflow.errors import BusflowError
 from busflow.files import read_json
-from busflow.report.paper import facts
+from busflow.paper import facts
 
 UNIT = re.compile(r"(?:^|/)(?P<protocol>[^/]+)/(?P<task>[^/]+)/(?P<model>[^/]+)/seed(?P<seed>\d+)/[^/]+$")
 TASK_FILE = re.compile(r"(?:^|/)(?P<protocol>[^/]+)[/_](?P<task>[^/_.]+)\.\w+$")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from busflow.audit.evidence import Claim, Evidence
+from busflow.audit.verdicts import UNDEFINED, equal, holds, leads, ordered, within
 from busflow.errors import BusflowError
-from busflow.report.evidence import Claim, Evidence
-from busflow.report.paper import printed, status
-from busflow.report.tables_detection import COLUMNS, LITERATURE
-from busflow.report.verdicts import UNDEFINED, equal, holds, leads, ordered, within
+from busflow.paper import printed, status
+from busflow.tables.detection import COLUMNS, LITERATURE
 
 WHERE = "5.2, Table 6"
 ROUNDING = 0.0005  # of three printed digits

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from busflow.errors import BusflowError
-from busflow.report.style import INK, MUTED
+from busflow.figures.style import INK, MUTED
 
 # One box for the rules that differ only in the table or figure they make.
 FAMILIES = {"tabulate": "make tables", "draw": "draw figures"}

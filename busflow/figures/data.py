@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from busflow.errors import BusflowError
+from busflow.figures.style import CLASS_COLOURS, INK, MUTED, legend_below, protocol_colours
 from busflow.files import read_json
 from busflow.metrics.inputs import read_table
-from busflow.report.style import CLASS_COLOURS, INK, MUTED, legend_below, protocol_colours
-from busflow.report.units import by_protocol
+from busflow.units import by_protocol
 
 EXAMPLES = ("benign", "malignant")
 LEAKS = {

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from busflow.audit.data import ALL_SOURCES
+from busflow.audit.evidence import Claim, Evidence
+from busflow.audit.verdicts import UNDEFINED, equal, leads, ordered, within
 from busflow.metrics.shares import mcnemar
-from busflow.report.claims_data import ALL_SOURCES
-from busflow.report.evidence import Claim, Evidence
-from busflow.report.paper import printed, status
-from busflow.report.verdicts import UNDEFINED, equal, leads, ordered, within
+from busflow.paper import printed, status
 
 WHERE = "5.1, Fig. 3"
 ROUNDING = 0.005  # of two printed digits

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from busflow.audit.identities import sums
+from busflow.audit.verdicts import NOT_TESTABLE
 from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.metrics.confusion import per_class
-from busflow.report.paper import sums
-from busflow.report.tables_data import COLUMNS
-from busflow.report.units import by_protocol, foreign_sources
-from busflow.report.verdicts import NOT_TESTABLE
+from busflow.tables.data import COLUMNS
+from busflow.units import by_protocol, foreign_sources
 
 TABLES = (
     "table1",

@@ -12,11 +12,11 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from busflow.errors import BusflowError
+from busflow.figures.style import CLASS_COLOURS, MUTED
 from busflow.labels import LESIONS
 from busflow.metrics.detection_inputs import BOX, Truth, read_detections, read_truth
 from busflow.metrics.froc import SCORE
-from busflow.report.style import CLASS_COLOURS, MUTED
-from busflow.report.units import units
+from busflow.units import units
 
 MOST = 5  # boxes of an image
 TRUTH = {"edgecolor": "white", "linestyle": (0, (4, 2)), "linewidth": 1.4, "fill": False}

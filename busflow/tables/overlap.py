@@ -10,7 +10,7 @@ from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.labels import LESIONS
 from busflow.metrics.uncertainty import cluster_bootstrap
-from busflow.report.units import units
+from busflow.units import units
 
 THIRDS = ("smallest", "middle", "largest")
 # Which lesions two segmenters are compared on.

@@ -9,12 +9,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from busflow.figures.sizes import bars_by_size, share_of_image
+from busflow.figures.style import CLASS_COLOURS, heading, legend_below, model_colours
 from busflow.labels import LESIONS
 from busflow.metrics.froc import RATES
 from busflow.metrics.matching import RECALLS
-from busflow.report.figures_sizes import bars_by_size, share_of_image
-from busflow.report.style import CLASS_COLOURS, heading, legend_below, model_colours
-from busflow.report.units import by_model
+from busflow.units import by_model
 
 
 def pr_curves(metrics_paths: list[Path], settings: dict) -> Figure:

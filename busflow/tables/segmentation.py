@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from busflow.labels import LESIONS
-from busflow.report.overlap import (
+from busflow.paper import lesion_share, printed
+from busflow.tables.overlap import (
     MIN_GROUPS,
     SUBSETS,
     THIRDS,
@@ -20,9 +21,8 @@ from busflow.report.overlap import (
     protocols_of,
     subset_of,
 )
-from busflow.report.paper import lesion_share, printed
-from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number
-from busflow.report.units import foreign_sources
+from busflow.tables.table import PAPER_COLUMN, Table, bold_best, number
+from busflow.units import foreign_sources
 
 VIEWS = {"two_class": "Background, lesion", "three_class": "Background, benign, malignant"}
 # What Table 7 calls the two classes that it shows.

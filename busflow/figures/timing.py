@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from busflow.figures.style import INK, heading, legend_below, model_colours
 from busflow.files import read_json
-from busflow.report.style import INK, heading, legend_below, model_colours
-from busflow.report.units import units
+from busflow.units import units
 
 PERCENTILES = {
     "p50_ms": ("median", "o"),

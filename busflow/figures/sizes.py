@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from busflow.report.style import INK, legend_below, model_colours
+from busflow.figures.style import INK, legend_below, model_colours
 
 
 def bars_by_size(

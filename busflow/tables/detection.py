@@ -9,9 +9,9 @@ import pandas as pd
 from busflow.labels import LESIONS
 from busflow.metrics.detection import LIMITS
 from busflow.metrics.froc import RATES
-from busflow.report.paper import printed, status
-from busflow.report.tables import PAPER_COLUMN, Table, bold_best, number
-from busflow.report.units import by_model, foreign_sources
+from busflow.paper import printed, status
+from busflow.tables.table import PAPER_COLUMN, Table, bold_best, number
+from busflow.units import by_model, foreign_sources
 
 COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "AP_S", "apm": "AP_M", "apl": "AP_L"}
 AITOD = {

@@ -7,9 +7,9 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from busflow.figures.style import MUTED, legend_below
 from busflow.metrics.inputs import read_table
-from busflow.report.style import MUTED, legend_below
-from busflow.report.units import units
+from busflow.units import units
 
 COLUMNS = 4
 # Column of the history: label, colour, line, and whether it is a score (below) or a loss (above).

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from busflow.report.evidence import Claim
-from busflow.report.paper import identities, nano_matrix, printed
-from busflow.report.verdicts import equal, holds
+from busflow.audit.evidence import Claim
+from busflow.audit.identities import identities, nano_matrix
+from busflow.audit.verdicts import equal, holds
+from busflow.paper import printed
 
 
 def printed_claims() -> Iterator[Claim]:

@@ -7,9 +7,10 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from busflow.figures.sizes import bars_by_size, share_of_image
+from busflow.figures.style import CLASS_COLOURS, INK, heading, legend_below, model_colours
 from busflow.labels import LESIONS
-from busflow.report.figures_sizes import bars_by_size, share_of_image
-from busflow.report.overlap import (
+from busflow.tables.overlap import (
     THIRDS,
     Metrics,
     comparable,
@@ -20,7 +21,6 @@ from busflow.report.overlap import (
     third_bounds,
     thirds,
 )
-from busflow.report.style import CLASS_COLOURS, INK, heading, legend_below, model_colours
 
 
 def segmentation_dice(metrics_paths: list[Path], settings: dict) -> Figure:

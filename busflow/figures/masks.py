@@ -17,12 +17,12 @@ from matplotlib.patches import Patch
 from busflow.data.images import UnusableImage, decode
 from busflow.data.masks import load_mask
 from busflow.errors import BusflowError
+from busflow.figures.style import CLASS_COLOURS, MUTED
 from busflow.files import read_json
 from busflow.labels import LESIONS
 from busflow.metrics.inputs import read_table
-from busflow.report.overlap import comparable, dice_per_image
-from busflow.report.style import CLASS_COLOURS, MUTED
-from busflow.report.units import units
+from busflow.tables.overlap import comparable, dice_per_image
+from busflow.units import units
 
 FILL = 0.45  # opacity of a predicted area
 DASHES = (0, (3.5, 2))

@@ -7,9 +7,9 @@ import pandas as pd
 from busflow.files import sha256
 from busflow.labels import LABELS
 from busflow.metrics.inputs import read_split, read_table
-from busflow.report.paper import printed
-from busflow.report.tables import PAPER_COLUMN, Table, number, split_notes
-from busflow.report.units import by_protocol
+from busflow.paper import printed
+from busflow.tables.table import PAPER_COLUMN, Table, number, split_notes
+from busflow.units import by_protocol
 
 SUBSETS = {"train": "Training", "val": "Validation", "test": "Testing", "total": "Total"}
 COLUMNS = [*LABELS, "total"]

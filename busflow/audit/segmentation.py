@@ -7,22 +7,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from busflow.errors import BusflowError
-from busflow.report.claims_table7 import implied_share, table7_claims
-from busflow.report.evidence import Claim, Evidence
-from busflow.report.evidence_segmentation import (
+from busflow.audit.evidence import Claim, Evidence
+from busflow.audit.table7 import (
     CONVNEXTS,
     SEGFORMERS,
     Results,
+    implied_share,
     label,
     leader,
     listed,
     results,
+    table7_claims,
 )
-from busflow.report.overlap import SUBSETS
-from busflow.report.paper import printed, status
-from busflow.report.tables_segmentation import signed
-from busflow.report.verdicts import (
+from busflow.audit.verdicts import (
     CONTRADICTED,
     NOT_TESTABLE,
     REPRODUCED,
@@ -33,6 +30,10 @@ from busflow.report.verdicts import (
     ordered,
     within,
 )
+from busflow.errors import BusflowError
+from busflow.paper import printed, status
+from busflow.tables.overlap import SUBSETS
+from busflow.tables.segmentation import signed
 
 WHERE = "5.3, Table 7"
 ROUNDING = 0.005  # of two printed digits

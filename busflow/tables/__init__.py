@@ -1,0 +1,1 @@
+"""Tables: the paper's and the study's own, from metrics."""
