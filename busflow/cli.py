@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from busflow.errors import BusflowError, InterruptedRunError
+from busflow.tasks import INPUTS, TASKS
 
 
 def run(main: Callable[[], None]) -> None:
@@ -47,14 +48,23 @@ def settings(text: str) -> dict:
     return value
 
 
-def files_of(
-    arguments: argparse.Namespace, names: list[str], parser: argparse.ArgumentParser
-) -> dict[str, Path]:
-    """The files of these arguments; the parser's usual error when the task at hand misses one."""
-    files = {name: getattr(arguments, name) for name in names}
-    if missing := [f"--{name.replace('_', '-')}" for name, path in files.items() if path is None]:
+def add_task(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add ``--task``, and an option for each file that any task reads to train, predict or evaluate."""
+    parser.add_argument("--task", required=True, choices=TASKS)
+    for name in dict.fromkeys(name for task in TASKS.values() for name in getattr(task, verb)):
+        parser.add_argument(_option(name), type=Path, help=INPUTS[name])
+
+
+def inputs_of(arguments: argparse.Namespace, verb: str, parser: argparse.ArgumentParser) -> dict[str, Path]:
+    """What the task at hand reads at this verb, by name; the parser's usual error when one is not given."""
+    inputs = {name: getattr(arguments, name) for name in getattr(TASKS[arguments.task], verb)}
+    if missing := [_option(name) for name, path in inputs.items() if path is None]:
         parser.error(f"task {arguments.task} needs {', '.join(missing)}")
-    return files
+    return inputs
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _program() -> str:

@@ -19,14 +19,13 @@ import yaml
 from tabulate import tabulate
 
 from busflow.errors import BusflowError
+from busflow.tasks import TASKS
 
-# The validation metric that picks the best epoch, by task. The engines know it too, but import torch.
-SELECT_BY = {"classification": "macro_f1", "detection": "ap", "segmentation": "miou"}
 STATES = ("waiting", "training", "interrupted", "silent", "unreadable", "trained", "predicted", "evaluated")
 SILENT_AFTER = timedelta(minutes=2)
 CONFIG = "results/config.yaml"
 TRAINED = {"weights.pth", "history.csv", "run.json"}
-UNIT = re.compile(rf"([^/]+)/({'|'.join(SELECT_BY)})/([^/]+)/seed(\d+)(?:/|$)")
+UNIT = re.compile(rf"([^/]+)/({'|'.join(TASKS)})/([^/]+)/seed(\d+)(?:/|$)")
 
 
 class Unit(NamedTuple):
@@ -86,7 +85,7 @@ def read_status(root: Path, now: datetime) -> Status:
     def place(unit: Unit) -> tuple:
         return (
             _place(unit.protocol, protocols),
-            _place(unit.task, list(SELECT_BY)),
+            _place(unit.task, list(TASKS)),
             _place(unit.model, models.get(unit.task, [])),
             unit.seed,
         )
@@ -109,7 +108,7 @@ def as_text(status: Status) -> str:
     """The table, the notes, and a line that counts the states."""
     rows: list[tuple[str, ...]] = []
     for (protocol, task), group in groupby(status.runs.items(), lambda item: item[0][:2]):
-        names = ("seed", "state", "epoch", SELECT_BY[task], "img/s", "time", "device", "job/host")
+        names = ("seed", "state", "epoch", TASKS[task].select_by, "img/s", "time", "device", "job/host")
         rows += [("",) * 9, (f"{protocol}/{task}", *names)]
         rows += [(unit.model, str(unit.seed), *_cells(run)) for unit, run in group]
     alignment = ("left", "right", "left", "right", "right", "right", "right", "left", "left")
@@ -185,7 +184,7 @@ def _parse_config(path: Path) -> tuple[list[str], dict[str, list[str]], list[int
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     return (
         names(config["protocols"]),
-        {t: names(config["models"][t]) for t in SELECT_BY},
+        {t: names(config["models"][t]) for t in TASKS},
         list(map(int, config["seeds"])),
     )
 
@@ -209,7 +208,7 @@ def _parse_progress(path: Path) -> tuple[datetime, Run]:
 
 def _parse_history(path: Path, task: str) -> dict:
     with path.open(encoding="utf-8", newline="") as file:
-        scores = [float(row[f"val_{SELECT_BY[task]}"]) for row in csv.DictReader(file)]
+        scores = [float(row[f"val_{TASKS[task].select_by}"]) for row in csv.DictReader(file)]
     return {"epoch": len(scores), "epochs": len(scores), "best": max(scores)}
 
 

@@ -6,28 +6,20 @@ from pathlib import Path
 
 import torch
 
-from busflow.cli import files_of, run, settings
+from busflow.cli import add_task, inputs_of, run, settings
 from busflow.engine.gpu_lease import lease
-
-# task: what names its test images
-INPUTS = {"classification": ["split"], "detection": ["test"], "segmentation": ["split"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", required=True, choices=INPUTS)
+    add_task(parser, "predict")
     parser.add_argument("--settings", required=True, type=settings, help="of the prediction, JSON")
     parser.add_argument("--weights", required=True, type=Path)
-    parser.add_argument("--images", required=True, type=Path, help="index of images")
-    parser.add_argument("--packed-images", required=True, type=Path)
-    parser.add_argument("--packed-index", required=True, type=Path)
-    parser.add_argument("--split", type=Path, help="split (classification, segmentation)")
-    parser.add_argument("--test", type=Path, help="view of the test images (detection)")
     parser.add_argument("--output", required=True, type=Path, help="folder for predictions and timing")
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
     args = parser.parse_args()
-    inputs = files_of(args, ["images", "packed_images", "packed_index", *INPUTS[args.task]], parser)
+    inputs = inputs_of(args, "predict", parser)
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # timing.json says fp32
     with lease(args.gpus):

@@ -9,25 +9,15 @@ from pathlib import Path
 import torch
 from torch.distributed.run import main as torchrun
 
-from busflow.cli import files_of, run, settings
+from busflow.cli import add_task, inputs_of, run, settings
 from busflow.engine.gpu_lease import lease
-
-# task: what it trains on, beside the packed images
-INPUTS = {"classification": ["split"], "detection": ["train", "val"], "segmentation": ["split", "masks"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", required=True, choices=INPUTS)
+    add_task(parser, "train")
     parser.add_argument("--settings", required=True, type=settings, help="of model and training, JSON")
     parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--images", required=True, type=Path, help="index of images")
-    parser.add_argument("--packed-images", required=True, type=Path)
-    parser.add_argument("--packed-index", required=True, type=Path)
-    parser.add_argument("--split", type=Path, help="split (classification, segmentation)")
-    parser.add_argument("--train", type=Path, help="view of the training images (detection)")
-    parser.add_argument("--val", type=Path, help="view of the validation images (detection)")
-    parser.add_argument("--masks", type=Path, help="folder of index masks (segmentation)")
     parser.add_argument("--pretrained", type=Path, help="pretrained weights; none: from scratch")
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
@@ -38,7 +28,7 @@ def main() -> None:
         "--checkpoint-interval", required=True, type=float, help="seconds from one saved state to the next"
     )
     args = parser.parse_args()
-    inputs = files_of(args, ["images", "packed_images", "packed_index", *INPUTS[args.task]], parser)
+    inputs = inputs_of(args, "train", parser)
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
     torch.set_num_threads(args.threads)
@@ -51,7 +41,7 @@ def main() -> None:
         from busflow.engine.training import train
 
         task = importlib.import_module(f"busflow.engine.{args.task}")
-        train(task.prepare, inputs, args.settings, args.seed, compute, args.state, args.output)
+        train(task, inputs, args.settings, args.seed, compute, args.state, args.output)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,14 @@ from busflow.data.packing import PackedImages
 from busflow.engine import timing, training
 from busflow.engine.augmentation import UltrasoundAugmentation
 from busflow.engine.checkpoints import load_weights
-from busflow.engine.datasets import (
-    PackedDataset,
-    evaluation_loader,
-    split_images,
-    training_loader,
-)
+from busflow.engine.datasets import PackedDataset, evaluation_loader, split_images
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
 from busflow.models.classifier import Classifier, build_network
-
-SELECT_BY = "macro_f1"
+from busflow.tasks import TASKS
 
 
 class ClassificationValidation(BaseMetric):
@@ -50,44 +44,40 @@ class ClassificationValidation(BaseMetric):
         }
 
 
-def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
-    """Everything for the training of one classifier.
+def read(inputs: dict[str, Path], name: str) -> PackedDataset:
+    """The samples of a split; ``inputs`` as in ``busflow.tasks``."""
+    table = _table(inputs, name)
+    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
+    labels = table["label"].map(LABELS.index)
+    return PackedDataset(
+        packed.images, packed.rows(table["pixel_sha256"]), labels, table["image_id"].tolist()
+    )
 
-    Args:
-        inputs: paths ``images`` (index), ``split``, ``packed_images``, ``packed_index`` and, for a
-            pretrained start, ``pretrained``.
-        settings: of the model and its training (config/README.md), and its seed.
-        workers: processes that load batches; their number does not change the result.
-    """
-    samples = {name: _dataset(inputs, name) for name in ("train", "val")}
-    counts = np.bincount(samples["train"].labels, minlength=len(LABELS))
+
+def prepare(
+    samples: PackedDataset, validation: PackedDataset, settings: dict, pretrained: Path | None = None
+) -> Setup:
+    """Everything for the training of one classifier but its batches (see ``training.Engine``)."""
+    counts = np.bincount(samples.labels, minlength=len(LABELS))
     if settings["balance_classes"] and (counts == 0).any():
         missing = LABELS[int(np.argmin(counts))]
-        raise BusflowError(f"{inputs['split']} has no training image of class {missing}; nothing to balance")
-    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
+        raise BusflowError(
+            f"the split has no training image of class {missing}, so that classes cannot be balanced: set "
+            "protocols.<name>.balance_classes to false, or split other data"
+        )
     network = build_network(
-        settings["timm"], options=settings["network"], weights=_as_text(inputs.get("pretrained"))
+        settings["timm"], options=settings["network"], weights=str(pretrained) if pretrained else None
     )
-    learning_rate = training.learning_rate(settings)
     return Setup(
         model=Classifier(
             network,
-            UltrasoundAugmentation(seed, len(samples["train"]), settings["augmentation"]),
+            UltrasoundAugmentation(settings["seed"], len(samples), settings["augmentation"]),
             settings["label_smoothing"],
             torch.from_numpy(counts) if settings["balance_classes"] else None,
         ),
-        # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
-        optimizer=torch.optim.AdamW(
-            training.parameter_groups(network, learning_rate, settings["weight_decay"]),
-            lr=learning_rate,
-            fused=True,
-        ),
-        loaders=(
-            training_loader(samples["train"], batch, micro, seed, workers),
-            evaluation_loader(samples["val"], micro, workers),
-        ),
+        optimizer=training.optimizer(network, settings),
         validation=ClassificationValidation(),
-        select_by=SELECT_BY,
+        select_by=TASKS["classification"].select_by,
         settings=settings,
         meta={key: settings[key] for key in ("timm", "network", "image_size")} | {"classes": list(LABELS)},
     )
@@ -98,14 +88,14 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     """Predict the test split and time it: writes predictions.csv and timing.json.
 
     Args:
-        inputs: as for ``prepare``.
+        inputs: as in ``busflow.tasks``.
         weights: a published weights.pth.
         settings: keys ``batch`` (images at a time), ``warmup`` and ``iterations`` (timed calls).
         output: folder of the two files.
     """
     device = torch.device(get_device())
     model = load_classifier(weights).to(device)
-    dataset = _dataset(inputs, "test")
+    dataset = read(inputs, "test")
     loader = evaluation_loader(dataset, settings["batch"], workers=0)
     infer(model, next(iter(loader)))  # the first call pays for set-up
     start = time.perf_counter()
@@ -151,18 +141,5 @@ def infer(model: Classifier, batch: dict) -> torch.Tensor:
     return model(**model.data_preprocessor(batch)).float().cpu()
 
 
-def _dataset(inputs: dict[str, Path], name: str) -> PackedDataset:
-    table = _table(inputs, name)
-    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
-    labels = table["label"].map(LABELS.index)
-    return PackedDataset(
-        packed.images, packed.rows(table["pixel_sha256"]), labels, table["image_id"].tolist()
-    )
-
-
 def _table(inputs: dict[str, Path], name: str) -> pd.DataFrame:
     return split_images(inputs["split"], inputs["images"], name, ["source", "pixel_sha256"])
-
-
-def _as_text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

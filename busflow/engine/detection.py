@@ -1,7 +1,6 @@
 """The detection task: what it trains on, how it is validated, and how it predicts."""
 
 import itertools
-import json
 import logging
 from pathlib import Path
 
@@ -13,18 +12,15 @@ from mmengine.evaluator import BaseMetric
 
 from busflow.data.packing import PackedImages
 from busflow.data.views import load_view
-from busflow.engine import timing, training
+from busflow.engine import prediction, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
 from busflow.engine.checkpoints import load_weights
-from busflow.engine.datasets import evaluation_loader, training_loader
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
-from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
 from busflow.models.detectors import Detector, build_network, prior_sides
-
-SELECT_BY = "ap"
+from busflow.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -68,30 +64,40 @@ def average_precision(view: dict, results: list[dict]) -> dict[str, float]:
     return {"ap": float(evaluation.stats[0]), "ap50": float(evaluation.stats[1])}
 
 
-def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
-    """Everything for the training of one detector.
+def read(inputs: dict[str, Path], name: str) -> DetectionDataset:
+    """The samples of a split; ``inputs`` as in ``busflow.tasks``.
 
-    Args:
-        inputs: paths ``images`` (index), ``train`` and ``val`` (views), ``packed_images``,
-            ``packed_index`` and, for a pretrained start, ``pretrained``.
-        settings: of the model and its training (config/README.md), and its seed.
-        workers: processes that load batches; their number does not change the result.
+    Raises:
+        BusflowError: the view is of another index than the images.
     """
-    samples = {name: _dataset(inputs, name) for name in ("train", "val")}
-    pretrained = inputs.get("pretrained")
+    view = load_view(inputs[name])
+    ids = [image["file_name"] for image in view["images"]]
+    hashes = pd.read_csv(inputs["images"], dtype=str).set_index("image_id")["pixel_sha256"]
+    if missing := sorted(set(ids) - set(hashes.index)):
+        raise BusflowError(
+            f"{inputs[name]} names {missing[0]}, which {inputs['images']} lacks; run the workflow again"
+        )
+    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
+    return DetectionDataset(view, packed.images, packed.rows(hashes[ids]))
+
+
+def prepare(
+    samples: DetectionDataset, validation: DetectionDataset, settings: dict, pretrained: Path | None = None
+) -> Setup:
+    """Everything for the training of one detector but its batches (see ``training.Engine``)."""
     if settings["assigner"] == "rfla":
         settings = settings | {"prior_sides": prior_sides(settings, pretrained)}
-    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
     network = build_network(settings, pretrained)
+    augmentation = BoxAugmentation(settings["seed"], len(samples), settings["augmentation"])
     return Setup(
-        model=Detector(network, BoxAugmentation(seed, len(samples["train"]), settings["augmentation"])),
-        optimizer=_optimizer(network, settings),
-        loaders=(
-            training_loader(samples["train"], batch, micro, seed, workers),
-            evaluation_loader(samples["val"], micro, workers),
+        model=Detector(network, augmentation),
+        optimizer=training.optimizer(
+            network,
+            settings,
+            lambda name: learning_rate_scale(name, settings["backbone_rate"], settings["layer_decay"]),
         ),
-        validation=DetectionValidation(samples["val"]),
-        select_by=SELECT_BY,
+        validation=DetectionValidation(validation),
+        select_by=TASKS["detection"].select_by,
         settings=settings,
         meta={"settings": settings, "categories": list(LESIONS)},
     )
@@ -102,25 +108,16 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     """Predict the test split, one image at a time, and time it: writes predictions.json and timing.json.
 
     Args:
-        inputs: paths ``images`` (index), ``test`` (view), ``packed_images`` and ``packed_index``.
+        inputs: as in ``busflow.tasks``.
         weights: a published weights.pth.
         settings: key ``warmup`` (untimed calls).
         output: folder of the two files.
     """
-    device = torch.device(get_device())
-    model, warmup = load_detector(weights).to(device), settings["warmup"]
-    dataset = _dataset(inputs, "test")
-    loader = evaluation_loader(dataset, 1, workers=0)
-    batches = itertools.chain(itertools.islice(itertools.cycle(loader), warmup), loader)
-    found: list[dict] = []
+    model, dataset = load_detector(weights).to(get_device()), read(inputs, "test")
     # The test set itself is timed, because a detector's time depends on what it sees.
-    times = timing.seconds_of_each(lambda batch: found.extend(infer(model, batch)), batches, device)[warmup:]
-    results = [dataset.results(sample, each) for sample, each in enumerate(found[warmup:])]
-    # On one line: there may be hundreds of thousands.
-    write_text(
-        output / "predictions.json", json.dumps(list(itertools.chain(*results)), allow_nan=False) + "\n"
-    )
-    write_json(output / "timing.json", timing.of_test_set(times, device, dataset.images.shape[1], warmup))
+    found = prediction.one_by_one(lambda batch: infer(model, batch)[0], dataset, settings["warmup"], output)
+    results = [dataset.results(sample, detections) for sample, detections in enumerate(found)]
+    prediction.write(output / "predictions.json", itertools.chain(*results))
 
 
 def load_detector(weights: Path) -> Detector:
@@ -135,31 +132,3 @@ def infer(model: Detector, batch: dict) -> list[dict[str, torch.Tensor]]:
     """Detections of one loader batch, on the CPU."""
     detections = model(**model.data_preprocessor(batch))
     return [{name: tensor.cpu() for name, tensor in each.items()} for each in detections]
-
-
-def _dataset(inputs: dict[str, Path], name: str) -> DetectionDataset:
-    view = load_view(inputs[name])
-    ids = [image["file_name"] for image in view["images"]]
-    hashes = pd.read_csv(inputs["images"], dtype=str).set_index("image_id")["pixel_sha256"]
-    if missing := sorted(set(ids) - set(hashes.index)):
-        raise BusflowError(
-            f"{inputs[name]} names {missing[0]}, which {inputs['images']} lacks; run the workflow again"
-        )
-    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
-    return DetectionDataset(view, packed.images, packed.rows(hashes[ids]))
-
-
-def _optimizer(network: torch.nn.Module, settings: dict) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum, the backbone's learning rates scaled down."""
-    sgd = settings["optimizer"] == "sgd"
-    rate = training.learning_rate(settings, power=1 if sgd else 0.5)
-    groups = training.parameter_groups(
-        network,
-        rate,
-        settings["weight_decay"],
-        lambda name: learning_rate_scale(name, settings["backbone_rate"], settings["layer_decay"]),
-    )
-    # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
-    if sgd:
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=rate, fused=True)

@@ -25,6 +25,7 @@ class SegmentationDataset(Dataset):
         images: uint8 array [N, S, S], usually a memory map.
         rows: int array [n], the row of ``images`` for each sample.
         image_ids: of the samples.
+        sizes: int array [n, 2], width and height of the original images in pixels.
         masks: uint8 array [n, S, S] of ``read_masks``; None where only predictions are wanted.
 
     Indexing with a list yields ``{"images": uint8 [B, 1, S, S], "masks": uint8 [B, 1, S, S],
@@ -38,9 +39,11 @@ class SegmentationDataset(Dataset):
         images: np.ndarray,
         rows: np.ndarray,
         image_ids: list[str],
+        sizes: np.ndarray,
         masks: np.ndarray | None = None,
     ):
-        self.images, self.rows, self.image_ids, self.masks = images, np.asarray(rows), image_ids, masks
+        self.images, self.rows, self.image_ids = images, np.asarray(rows), image_ids
+        self.sizes, self.masks = sizes, masks
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,11 +1,9 @@
 """The segmentation task: what it trains on, how it is validated, and how it predicts."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from faster_coco_eval.core import mask as rle
 from mmengine.device import get_device
@@ -13,18 +11,16 @@ from mmengine.evaluator import BaseMetric
 
 from busflow.data.masks import CLASSES
 from busflow.data.packing import PackedImages
-from busflow.engine import timing, training
+from busflow.engine import prediction, training
 from busflow.engine.checkpoints import load_weights
-from busflow.engine.datasets import accumulation_steps, evaluation_loader, split_images, training_loader
+from busflow.engine.datasets import accumulation_steps, split_images
 from busflow.engine.masks import IGNORED, MaskAugmentation, SegmentationDataset, read_masks, unletterbox
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
-from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
 from busflow.models.segmenters import Segmenter, build_network
-
-SELECT_BY = "miou"
+from busflow.tasks import TASKS
 
 
 class SegmentationValidation(BaseMetric):
@@ -60,32 +56,46 @@ def scores(counts: np.ndarray) -> dict[str, float]:
     }
 
 
-def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
-    """Everything for the training of one segmenter.
+def read(inputs: dict[str, Path], name: str) -> SegmentationDataset:
+    """The samples of a split, with masks if their folder is given; ``inputs`` as in ``busflow.tasks``."""
+    table = split_images(inputs["split"], inputs["images"], name, ["pixel_sha256", "width", "height"])
+    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
+    masks = read_masks(inputs["masks"], table, packed.images.shape[1]) if "masks" in inputs else None
+    return SegmentationDataset(
+        packed.images,
+        packed.rows(table["pixel_sha256"]),
+        table["image_id"].tolist(),
+        table[["width", "height"]].astype(int).to_numpy(),
+        masks,
+    )
 
-    Args:
-        inputs: paths ``images`` (index), ``split``, ``packed_images``, ``packed_index``, ``masks`` (folder)
-            and, for a pretrained start, ``pretrained``.
-        settings: of the model and its training (config/README.md), and its seed.
-        workers: processes that load batches; their number does not change the result.
-    """
-    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
+
+def prepare(
+    samples: SegmentationDataset,
+    validation: SegmentationDataset,
+    settings: dict,
+    pretrained: Path | None = None,
+) -> Setup:
+    """Everything for the training of one segmenter but its batches (see ``training.Engine``)."""
+    batch, micro = settings["batch_size"], settings["micro_batch"]
     if settings["segmenter"] == "upernet" and batch == accumulation_steps(batch, micro):
         raise BusflowError(
             f"a UPerNet normalises over the images on the device, and batch_size {batch} with micro_batch "
             f"{micro} puts one there at a time; make both at least 2, the first a multiple of the second"
         )
-    samples = {name: _dataset(inputs, name, inputs["masks"])[0] for name in ("train", "val")}
-    network = build_network(settings, inputs.get("pretrained"))
+    network = build_network(settings, pretrained)
+    augmentation = MaskAugmentation(settings["seed"], len(samples), settings["augmentation"])
     return Setup(
-        model=Segmenter(network, MaskAugmentation(seed, len(samples["train"]), settings["augmentation"])),
-        optimizer=_optimizer(network, settings),
-        loaders=(
-            training_loader(samples["train"], batch, micro, seed, workers),
-            evaluation_loader(samples["val"], micro, workers),
+        model=Segmenter(network, augmentation),
+        optimizer=training.optimizer(
+            network,
+            settings,
+            lambda name: learning_rate_scale(
+                name, layer_decay=settings["layer_decay"], head=settings["head_rate"]
+            ),
         ),
         validation=SegmentationValidation(),
-        select_by=SELECT_BY,
+        select_by=TASKS["segmentation"].select_by,
         settings=settings,
         meta={"settings": settings, "classes": list(CLASSES)},
     )
@@ -96,31 +106,19 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     """Predict the test split, one image at a time, and time it: writes predictions.json and timing.json.
 
     Args:
-        inputs: paths ``images`` (index), ``split``, ``packed_images`` and ``packed_index``.
+        inputs: as in ``busflow.tasks``.
         weights: a published weights.pth.
         settings: key ``warmup`` (untimed calls).
         output: folder of the two files.
     """
-    device = torch.device(get_device())
-    model, warmup = load_segmenter(weights).to(device), settings["warmup"]
-    dataset, table = _dataset(inputs, "test")
-    sizes = table[["width", "height"]].astype(int).to_numpy()
-    loader = evaluation_loader(dataset, 1, workers=0)
-    batches = itertools.chain(itertools.islice(itertools.cycle(loader), warmup), loader)
-    masks: list[np.ndarray] = []
+    model, dataset = load_segmenter(weights).to(get_device()), read(inputs, "test")
 
-    def predict_one(batch: dict) -> None:
-        masks.append(infer(model, batch, *sizes[batch["samples"].item()]))
+    def mask_of(batch: dict) -> np.ndarray:
+        return infer(model, batch, *dataset.sizes[batch["samples"].item()])
 
-    times = timing.seconds_of_each(predict_one, batches, device)[warmup:]
-    results = [
-        outlines(image_id, mask) for image_id, mask in zip(table["image_id"], masks[warmup:], strict=True)
-    ]
-    # On one line, as all long lists of predictions.
-    write_text(
-        output / "predictions.json", json.dumps(list(itertools.chain(*results)), allow_nan=False) + "\n"
-    )
-    write_json(output / "timing.json", timing.of_test_set(times, device, dataset.images.shape[1], warmup))
+    masks = prediction.one_by_one(mask_of, dataset, settings["warmup"], output)
+    results = [outlines(image_id, mask) for image_id, mask in zip(dataset.image_ids, masks, strict=True)]
+    prediction.write(output / "predictions.json", itertools.chain(*results))
 
 
 def load_segmenter(weights: Path) -> Segmenter:
@@ -151,29 +149,3 @@ def outlines(image_id: str, mask: np.ndarray) -> list[dict]:
         }
         for label, runs in zip(LESIONS, encoded, strict=True)
     ]
-
-
-def _dataset(
-    inputs: dict[str, Path], name: str, masks: Path | None = None
-) -> tuple[SegmentationDataset, pd.DataFrame]:
-    """A split's images, with masks if their folder is given, and its table."""
-    table = split_images(inputs["split"], inputs["images"], name, ["pixel_sha256", "width", "height"])
-    packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
-    loaded = None if masks is None else read_masks(masks, table, packed.images.shape[1])
-    rows = packed.rows(table["pixel_sha256"])
-    return SegmentationDataset(packed.images, rows, table["image_id"].tolist(), loaded), table
-
-
-def _optimizer(network: torch.nn.Module, settings: dict) -> torch.optim.Optimizer:
-    """AdamW, the learning rates of the backbone's stages scaled down, those of the heads up."""
-    rate = training.learning_rate(settings)
-    groups = training.parameter_groups(
-        network,
-        rate,
-        settings["weight_decay"],
-        lambda name: learning_rate_scale(
-            name, layer_decay=settings["layer_decay"], head=settings["head_rate"]
-        ),
-    )
-    # Fused: one pass over the weights instead of ten; some of the networks have 80 million.
-    return torch.optim.AdamW(groups, lr=rate, fused=True)

@@ -74,26 +74,6 @@ def latency(single: np.ndarray) -> dict:
     }
 
 
-def of_test_set(times: np.ndarray, device: torch.device, image_size: int, warmup: int) -> dict:
-    """The content of timing.json where the test set itself was timed, one image at a time.
-
-    Args:
-        times: seconds [n] of its images.
-        device: that predicted.
-        image_size: side of the packed images in pixels.
-        warmup: untimed calls before.
-    """
-    return {
-        "device": device_name(device),
-        "precision": "fp32",
-        "threads": torch.get_num_threads(),
-        "image_size": image_size,
-        "warmup": warmup,
-        "latency": latency(times),
-        "test_set": {"n": len(times), "seconds": float(times.sum())},
-    }
-
-
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

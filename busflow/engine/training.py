@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pandas as pd
 import torch
@@ -15,10 +15,10 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from busflow.engine import runs
-from busflow.engine.datasets import accumulation_steps
+from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import HistoryHook, RandomnessHook, StateHook
 from busflow.engine.progress import ProgressHook
 from busflow.engine.provenance import describe_inputs, identity, run_record
@@ -27,12 +27,11 @@ from busflow.errors import InterruptedRunError
 
 
 class Setup(NamedTuple):
-    """What a task brings to a training.
+    """What a task makes of its samples and settings.
 
     Attributes:
         model: takes the loaders' batches.
         optimizer: of the model's parameters, with the peak learning rate.
-        loaders: training and validation.
         validation: metric whose ``select_by`` value picks the best epoch (greater is better).
         settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
             warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
@@ -41,15 +40,32 @@ class Setup(NamedTuple):
 
     model: BaseModel
     optimizer: torch.optim.Optimizer
-    loaders: tuple[DataLoader, DataLoader]
     validation: BaseMetric
     select_by: str
     settings: dict
     meta: dict
 
 
+class Engine(Protocol):
+    """What the module ``busflow.engine.<task>`` offers a training."""
+
+    def read(self, inputs: dict[str, Path], name: str) -> Dataset:
+        """The samples of a split: train, val or test."""
+
+    def prepare(
+        self, samples: Dataset, validation: Dataset, settings: dict, pretrained: Path | None
+    ) -> Setup:
+        """Everything for a training but its batches.
+
+        Args:
+            samples, validation: from ``read``.
+            settings: of the model and its training (config/README.md), and its seed.
+            pretrained: weights to start from; None: from scratch.
+        """
+
+
 def train(
-    prepare: Callable[[dict[str, Path], dict, int], Setup],
+    task: Engine,
     inputs: dict[str, Path],
     settings: dict,
     seed: int,
@@ -64,8 +80,9 @@ def train(
     Started by torchrun, its processes share every batch.
 
     Args:
-        prepare: of the task; called with inputs, settings and number of workers.
-        inputs: files and folders that the training reads, by role.
+        task: module of the task.
+        inputs: files and folders that the training reads, by role: those of ``busflow.tasks`` and, for a
+            pretrained start, ``pretrained``.
         settings: of the model and its training (config/README.md).
         seed: of everything random.
         compute: what does not change the result: keys ``workers`` (processes that load batches) and
@@ -89,8 +106,10 @@ def train(
     with runs.one_writer(state) if is_main_process() else contextlib.nullcontext():
         if not runs.is_finished(folder):
             torch.manual_seed(seed)  # of the weights that a network starts from
-            setup = prepare(inputs, settings, compute["workers"])
-            history = _run(setup, folder, compute["checkpoint_interval"])
+            samples, validation = task.read(inputs, "train"), task.read(inputs, "val")
+            setup = task.prepare(samples, validation, settings, inputs.get("pretrained"))
+            loaders = _loaders(samples, validation, setup.settings, compute["workers"])
+            history = _run(setup, loaders, folder, compute["checkpoint_interval"])
             if is_main_process():
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
                 record = run_record(setup.settings, described, device, seconds)
@@ -100,7 +119,17 @@ def train(
             runs.publish(folder, output)
 
 
-def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
+def _loaders(
+    samples: Dataset, validation: Dataset, settings: dict, workers: int
+) -> tuple[DataLoader, DataLoader]:
+    """Of training and validation; the number of loader processes does not change the result."""
+    seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
+    return training_loader(samples, batch, micro, seed, workers), evaluation_loader(
+        validation, micro, workers
+    )
+
+
+def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, interval: float) -> HistoryHook:
     """Train to the last epoch, from the newest state if there is one.
 
     Linear warm-up, then decay: to a tenth at each of ``settings["milestones"]`` (epochs), to zero with the
@@ -108,7 +137,7 @@ def _run(setup: Setup, folder: Path, interval: float) -> HistoryHook:
     GPU when ``settings["amp"]``. Gradients are scaled down to the norm ``settings["clip_grad"]`` if there
     is one.
     """
-    settings, (training, evaluation) = setup.settings, setup.loaders
+    settings, (training, evaluation) = setup.settings, loaders
     accumulation = accumulation_steps(settings["batch_size"], settings["micro_batch"])
     wrapper = AmpOptimWrapper if settings["amp"] and torch.cuda.is_available() else OptimWrapper
     model = setup.model
@@ -169,6 +198,26 @@ def learning_rate(settings: dict, power: float = 0.5) -> float:
             al., 2017).
     """
     return settings["learning_rate"] * (settings["batch_size"] / settings["reference_batch"]) ** power
+
+
+def optimizer(
+    network: torch.nn.Module, settings: dict, scale: Callable[[str], float] = lambda name: 1.0
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum, with the peak learning rate.
+
+    Args:
+        network: that is trained.
+        settings: keys learning_rate, batch_size, reference_batch, weight_decay; optimizer (adamw or sgd)
+            where there is a choice.
+        scale: see ``parameter_groups``.
+    """
+    sgd = settings.get("optimizer") == "sgd"
+    rate = learning_rate(settings, power=1 if sgd else 0.5)
+    groups = parameter_groups(network, rate, settings["weight_decay"], scale)
+    # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
+    if sgd:
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, fused=True)
 
 
 def parameter_groups(

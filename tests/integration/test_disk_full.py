@@ -94,9 +94,7 @@ def trained(tmp_path: Path, state: Path, output: Path) -> Callable[[], None]:
     compute = {"workers": 0, "checkpoint_interval": 0}
     settings = SETTINGS | {"epochs": 1}
     inputs = write_inputs(tmp_path)
-    return functools.partial(
-        training.train, classification.prepare, inputs, settings, 0, compute, state, output
-    )
+    return functools.partial(training.train, classification, inputs, settings, 0, compute, state, output)
 
 
 def test_saving_the_state_of_a_training(disk, tmp_path):

@@ -138,7 +138,7 @@ def brightest(image: np.ndarray) -> list[float]:
 
 
 def test_boxes_lie_where_the_packed_image_shows_them(inputs):
-    dataset = detection._dataset(inputs, "train")
+    dataset = detection.read(inputs, "train")
     batch = dataset.__getitems__([3, 0])
     assert batch["samples"].tolist() == [3, 0] and batch["images"].dtype == torch.uint8
     for image, boxes in zip(batch["images"], batch["boxes"], strict=True):
@@ -148,7 +148,7 @@ def test_boxes_lie_where_the_packed_image_shows_them(inputs):
 
 
 def test_results_are_in_pixels_of_the_original_image(inputs):
-    dataset = detection._dataset(inputs, "test")
+    dataset = detection.read(inputs, "test")
     batch = dataset.__getitems__([1])
     found = {"boxes": batch["boxes"][0], "labels": batch["labels"][0], "scores": torch.tensor([0.75])}
     assert dataset.results(1, found) == [

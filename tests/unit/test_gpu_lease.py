@@ -297,7 +297,7 @@ def test_a_script_has_its_device_before_it_loads_what_looks_for_it(monkeypatch, 
 
     def load(name: str) -> SimpleNamespace:
         seen.append((name, os.environ[VISIBLE]))
-        return SimpleNamespace(prepare=None, predict=lambda *arguments: seen.append(os.environ[VISIBLE]))
+        return SimpleNamespace(predict=lambda *arguments: seen.append(os.environ[VISIBLE]))
 
     monkeypatch.setattr(importlib, "import_module", load)
     monkeypatch.setattr(training, "train", lambda *arguments: seen.append(os.environ[VISIBLE]))

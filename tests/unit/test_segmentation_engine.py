@@ -122,10 +122,11 @@ def lesion_iou(found: list[dict], truths: dict[str, np.ndarray]) -> float:
 
 
 def test_masks_lie_where_the_packed_image_shows_them(inputs):
-    dataset, table = segmentation._dataset(inputs, "train", inputs["masks"])
+    dataset = segmentation.read(inputs, "train")
+    split = pd.read_csv(inputs["split"]).query("split == 'train'")
     batch = dataset.__getitems__([4, 0, 2])
     assert batch["samples"].tolist() == [4, 0, 2] and batch["masks"].dtype == torch.uint8
-    assert table["label"].tolist() == list(LABELS) * 2
+    assert split["label"].tolist() == list(LABELS) * 2
     for image, mask, k in zip(batch["images"], batch["masks"], (2, 1, None), strict=True):
         padding = (image == 0).all(dim=2, keepdim=True).expand_as(image)
         assert ((mask == 255) == padding).all() and padding.any()
@@ -310,10 +311,16 @@ def test_the_learning_rate_falls_with_the_power_of_the_steps_left(inputs, tmp_pa
 
 
 def test_heads_learn_faster_and_early_stages_slower_than_the_backbones_end():
-    network = segmenters.build_network(SETTINGS | {"segmenter": "upernet", "backbone": "convnext_atto"})
-    optimizer = segmentation._optimizer(network, SETTINGS | {"layer_decay": 0.5, "head_rate": 3.0})
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    named = {name: rates[id(p)] / 6e-5 for name, p in network.named_parameters()}
+    own = {
+        "segmenter": "upernet",
+        "backbone": "convnext_atto",
+        "layer_decay": 0.5,
+        "head_rate": 3.0,
+        "seed": 0,
+    }
+    setup = segmentation.prepare([None] * 6, [], SETTINGS | own | {"seed": 0, "micro_batch": 2})
+    rates = {id(p): group["lr"] for group in setup.optimizer.param_groups for p in group["params"]}
+    named = {name: rates[id(p)] / 6e-5 for name, p in setup.model.network.named_parameters()}
     assert named["backbone.network.stem_0.weight"] == pytest.approx(0.5**5)
     assert named["backbone.network.stages_3.blocks.0.norm.bias"] == pytest.approx(0.5)
     assert named["decode_head.conv_seg.weight"] == named["auxiliary_head.conv_seg.bias"] == pytest.approx(3)

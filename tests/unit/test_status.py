@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import importlib
 import json
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from busflow import status
 from busflow.errors import BusflowError
 from busflow.files import write_json, write_text
 from busflow.status import Run, Status, Unit, as_text, read_status
@@ -366,8 +364,3 @@ def test_looking_loads_neither_torch_nor_pandas():
         "-c", "import busflow.cli, busflow.status, sys, json; print(json.dumps(list(sys.modules)))"
     )
     assert not {"torch", "pandas"} & set(json.loads(loaded.stdout))
-
-
-@pytest.mark.parametrize("task", status.SELECT_BY)
-def test_the_best_score_is_that_which_the_engine_selects_by(task):
-    assert status.SELECT_BY[task] == importlib.import_module(f"busflow.engine.{task}").SELECT_BY

@@ -28,7 +28,7 @@ def train(
 ) -> None:
     """Train with the state under ``folder/state/output`` and the results in ``folder/output``."""
     compute = {"workers": workers, "checkpoint_interval": interval}
-    training.train(task.prepare, inputs, settings, seed, compute, folder / "state" / output, folder / output)
+    training.train(task, inputs, settings, seed, compute, folder / "state" / output, folder / output)
 
 
 def power_cut(monkeypatch, step: int, call) -> None:
