@@ -3,12 +3,14 @@
 import argparse
 import errno
 import gc
+import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 from busflow.errors import BusflowError, InterruptedRunError
 from busflow.tasks import INPUTS, TASKS
@@ -61,6 +63,35 @@ def inputs_of(arguments: argparse.Namespace, verb: str, parser: argparse.Argumen
     if missing := [_option(name) for name, path in inputs.items() if path is None]:
         parser.error(f"task {arguments.task} needs {', '.join(missing)}")
     return inputs
+
+
+def function_of(room: str) -> Callable[[str], Callable]:
+    """Argparse type: a function of ``busflow/<room>``, named ``module:function``.
+
+    Only its module is imported: the others' imports would take longer than its work.
+    """
+    return lambda name: resolve_name(f"busflow.{room}.{name}")
+
+
+def add_files(parser: argparse.ArgumentParser, function: Callable) -> None:
+    """Add an option for each file, or list of files, that a function takes: for metrics_paths, ``--metrics``."""
+    for name, kind in _files(function).items():
+        parser.add_argument(name, required=True, type=Path, nargs=None if kind is Path else "+")
+
+
+def files_of(arguments: argparse.Namespace, function: Callable) -> list[Path | list[Path]]:
+    """The files that were given for a function, in the order in which it takes them."""
+    return [getattr(arguments, name.removeprefix("--")) for name in _files(function)]
+
+
+def _files(function: Callable) -> dict[str, type]:
+    """Options of a function's files, with their type."""
+    kinds = {each.name: each.annotation for each in inspect.signature(function).parameters.values()}
+    return {
+        f"--{name.removesuffix('_paths').removesuffix('_path')}": kind
+        for name, kind in kinds.items()
+        if kind in (Path, list[Path])
+    }
 
 
 def _option(name: str) -> str:

@@ -10,23 +10,15 @@ rule classification:
         finished_units("classification"),
 
 
-SPLIT = {"split": "<data>/splits/{protocol}/classification.csv"}
-UNITS["classification"] = Unit(
-    train=packed("classification") | SPLIT,
-    predict=packed("classification") | SPLIT,
-    evaluate=SPLIT,
-    predictions="predictions.csv",
-    of_protocol=["balance_classes"],
-    timing=["batch", "warmup", "iterations"],
-    code=["engine/classification.py", "models/classifier.py", "models/inputs.py", "metrics/confusion.py"],
-    evaluation_code=[],
+CODE["classification"] = Code(
+    engine=["engine/classification.py", "models/classifier.py", "metrics/confusion.py"]
 )
 
 
 rule describe_classification:
     input:
         script="scripts/describe_models.py",
-        code=code("models/classifier.py", "models/facts.py"),
+        code=code("models/classifier.py", "models/facts.py", "models/inputs.py"),
     output:
         "<results>/model_facts/classification.json",
     log:
@@ -41,4 +33,82 @@ rule describe_classification:
             }
         ),
     shell:
-        "python {input.script} --task classification --models {params.models:q} --output {output} > {log} 2>&1"
+        "python {input.script:q} --task classification --models {params.models:q} --output {output:q} "
+        "> {log:q} 2>&1"
+
+
+rule measure_leakage:
+    input:
+        script="scripts/measure_leakage.py",
+        code=code("data/leakage.py", "data/packing.py"),
+        images="<data>/index/images.csv",
+        duplicates="<data>/index/duplicates.csv",
+        split="<data>/splits/{protocol}/classification.csv",
+        packed_images="<data>/packed/classification/images.npy",
+        packed_index="<data>/packed/classification/index.csv",
+    output:
+        "<results>/audit/leakage/{protocol}_classification.json",
+    log:
+        "<logs>/leakage/{protocol}_classification.log",
+    conda:
+        "../envs/busflow.yaml"
+    shell:
+        "python {input.script:q} --images {input.images:q} --duplicates {input.duplicates:q} "
+        "--split {input.split:q} --packed-images {input.packed_images:q} --packed-index {input.packed_index:q} "
+        "--output {output:q} > {log:q} 2>&1"
+
+
+LEAKAGE += expand("<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"])
+FACTS = "<results>/model_facts/classification.json"
+ALSO_WANTED += [*LEAKAGE, FACTS]
+
+TABLES |= {
+    "table2": Product("Table 2: classification split", "data:table2", {"splits": splits("classification")}),
+    "table5": Product("Table 5: classifiers", "classification:table5", {"facts": FACTS}),
+    "classification": Product(
+        "Classification: accuracy and F1",
+        "classification:classification",
+        {
+            "predictions": units("classification", "predictions.csv"),
+            "splits": splits("classification"),
+        },
+    ),
+    "classification_per_class": Product(
+        "Classification: precision, recall and F1 by class",
+        "classification:classification_per_class",
+        {"metrics": units("classification", "metrics.json")},
+    ),
+}
+
+FIGURES |= {
+    "classification_summary": Product(
+        "Classification: accuracy and F1 with intervals",
+        "classification:summary",
+        {"table": "<results>/tables/classification.csv"},
+        "summary",
+    ),
+    "classification_timing": Product(
+        "Classification: prediction time",
+        "timing:timing",
+        {"timing": units("classification", "timing.json")},
+        "timing",
+    ),
+    "leakage": Product("Leakage of the splits", "data:leakage", {"leakage": LEAKAGE}),
+}
+
+for protocol, entry in config["protocols"].items():
+    label = entry["label"].lower()
+    FIGURES |= {
+        f"fig3_{protocol}": Product(
+            f"Figure 3: confusion matrices, {label}",
+            "classification:fig3",
+            {"metrics": units("classification", "metrics.json", protocol=protocol)},
+            "fig3",
+        ),
+        f"classification_roc_{protocol}": Product(
+            f"Classification: ROC, {label}",
+            "classification:roc",
+            {"predictions": units("classification", "predictions.csv", protocol=protocol)},
+            "roc",
+        ),
+    }

@@ -1,41 +1,60 @@
-# What the rules share: the validated configuration and the functions that choose inputs from it.
+# What the rules share: the config of the study, and the functions that choose inputs from it.
 import json
 import os
 import shlex
+import sys
 from collections import namedtuple
 from pathlib import Path
 
 import yaml
 from snakemake.utils import validate
 
+CHECKOUT = Path(workflow.basedir).parent
+sys.path.insert(0, str(CHECKOUT))
 
-def without_nulls(node):
-    """An overlay takes a key out by setting it to null."""
-    if isinstance(node, dict):
-        return {key: without_nulls(value) for key, value in node.items() if value is not None}
-    return node
+from busflow.config import Text, check, check_files, check_networks, resolve
+from busflow.errors import BusflowError
+from busflow.tasks import TASKS
 
+try:
+    check_files(workflow.configfiles)
+    resolved = resolve(config)
+    config.clear()
+    config.update(resolved)
+    validate(config, "../workflow/schemas/config.schema.yaml")
+    check(config)
+    if workflow.is_main_process:  # its jobs need not ask again
+        check_networks(config, Path(".snakemake/known_networks.json"))
+except BusflowError as error:
+    raise WorkflowError(str(error)) from None
 
-merged = dict(config)
-config.clear()
-config.update(without_nulls(merged))
-validate(config, "../workflow/schemas/config.schema.yaml")
+config["study"] = {key: Text(value) if value else value for key, value in config["study"].items()}
 
-CHECKOUT = shlex.quote(str(Path(workflow.basedir).parent))
-TASKS = ["classification", "detection", "segmentation"]
+STUDIED = [task for task in TASKS if task in config["models"]]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
-# What the trainings and predictions of all tasks run, but for the choice of a GPU, which shapes no result.
-ENGINE = [
-    *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "progress")),
-    *(f"engine/{name}.py" for name in ("provenance", "runs", "signals", "timing", "training")),
-    *("data/images.py", "data/packing.py"),
-]
+# Files that trainings, predictions and evaluations read, by the names of busflow/tasks.py. Rooms add theirs.
+INPUTS = {
+    "images": "<data>/index/images.csv",
+    "annotations": "<data>/index/annotations.csv",
+    "packed_images": "<data>/packed/{task}/images.npy",
+    "packed_index": "<data>/packed/{task}/index.csv",
+    "split": "<data>/splits/{protocol}/{task}.csv",
+}
 
-# Of each task: the input files of its three rules by their option, the name of its predictions, the keys of
-# a protocol that shape its trainings and of the timing that its prediction heeds, and the library files of its own.
-Unit = namedtuple("Unit", "train predict evaluate predictions of_protocol timing code evaluation_code")
-UNITS = {}
+# Library files of each task's own: of its trainings and predictions, and of its evaluations.
+CODE = {}
+Code = namedtuple("Code", "engine metrics", defaults=[[]])
+
+# What a study presents, by file name: title, function of busflow/tables or busflow/figures, its files by option, and
+# the caption if it is not of the same name. Rooms add theirs.
+TABLES = {}
+FIGURES = {}
+Product = namedtuple("Product", "title function files caption", defaults=[None])
+
+# Leakage of the protocols, where it is measured; and files that nothing else asks for.
+LEAKAGE = []
+ALSO_WANTED = []
 
 
 def under_root(folder):
@@ -51,9 +70,22 @@ def code(*rooms):
     return sorted(str(path) for room in rooms for path in Path("busflow").glob(room))
 
 
+def json_text(value):
+    """A part of the config as one argument of a script, in the order of the config.
+
+    The report shows arguments inside a script element, which the text must not close.
+    """
+    return json.dumps(value).replace("</", "<\\/")
+
+
 def as_json(value):
-    """A part of the config as one argument of a script, in the order of the config."""
-    return json.dumps(value)
+    """The same as a parameter; a plain text would be searched for wildcards."""
+    return lambda wildcards: json_text(value)
+
+
+def shown(text):
+    """A label in the report, which takes braces for wildcards and stands in a script element."""
+    return text.replace("{", "{{").replace("}", "}}").replace("<", "<\u200b")
 
 
 def sources_of(task):
@@ -72,28 +104,28 @@ def units(task, file, **only):
 
 def finished_units(task):
     """All files of the units of a task, so that whatever of them is missing is made again."""
+    of_training = ["weights.pth", "history.csv", "run.json"]
+    of_prediction = [TASKS[task].predictions, "timing.json"]
+    return [
+        path
+        for name in (*of_training, *of_prediction, "metrics.json", "scores.json")
+        for path in units(task, name)
+    ]
 
-    def files(wildcards):
-        of_training = ["weights.pth", "history.csv", "run.json"]
-        of_prediction = [UNITS[task].predictions, "timing.json"]
-        names = [*of_training, *of_prediction, "metrics.json", "scores.json"]
-        return [path for name in names for path in units(task, name)]
 
-    return files
+def of_task(task, path):
+    """A path of a task, for any protocol, model and seed."""
+    return path.replace("{task}", task)
 
 
 def unit_file(task, file):
-    """One file of a unit of a task, for any protocol, model and seed."""
-    return f"{UNIT}/{file}".replace("{task}", task)
+    """One file of a unit of a task."""
+    return of_task(task, f"{UNIT}/{file}")
 
 
-def packed(task):
-    """The images of a task, as trainings and predictions read them."""
-    return {
-        "images": "<data>/index/images.csv",
-        "packed_images": f"<data>/packed/{task}/images.npy",
-        "packed_index": f"<data>/packed/{task}/index.csv",
-    }
+def inputs_of(task, verb):
+    """What a task reads at a verb (train, predict, evaluate), by option."""
+    return {name: of_task(task, INPUTS[name]) for name in getattr(TASKS[task], verb)}
 
 
 def place_in_registry(task):
@@ -120,7 +152,7 @@ def flatten_paths(paths):
     return [paths] if isinstance(paths, str) else list(paths)
 
 
-def training_settings(task, of_protocol=()):
+def training_settings(task):
     """Everything that shapes a model's weights, and nothing that does not (labels, mirrors)."""
 
     def settings(wildcards):
@@ -129,36 +161,25 @@ def training_settings(task, of_protocol=()):
         shaping = {
             **config["training"][task],
             **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
-            **{key: protocol[key] for key in of_protocol},
+            **{key: protocol[key] for key in TASKS[task].of_protocol},
         }
-        return as_json(dict(sorted(shaping.items())))  # the order of an overlay must not retrain
+        return json_text(dict(sorted(shaping.items())))  # the order of an overlay must not retrain
 
     return settings
 
 
-def pretrained_weights(task, model):
-    """Name and entry of the weights that a model starts from; None: it starts from scratch."""
-    name = config["models"][task][model].get("pretrained")
-    if name and name not in config["weights"]:
-        raise WorkflowError(
-            f"models.{task}.{model}.pretrained names {name}, but the config's weights are "
-            f"{', '.join(config['weights']) or 'none'}"
-        )
-    return (name, config["weights"][name]) if name else None
-
-
 def starting_weights():
     """Names of the weights that any model starts from."""
-    pairs = [(task, model) for task in TASKS for model in config["models"][task]]
-    return sorted({weights[0] for pair in pairs if (weights := pretrained_weights(*pair))})
+    entries = [entry for models in config["models"].values() for entry in models.values()]
+    return sorted({entry["pretrained"] for entry in entries if "pretrained" in entry})
 
 
 def pretrained_receipt(task):
     """The receipt of the weights that a model starts from, if it starts from any."""
 
     def receipt(wildcards):
-        weights = pretrained_weights(task, wildcards.model)
-        return f"<data>/archives/weights/{weights[0]}.json" if weights else []
+        weights = config["models"][task][wildcards.model].get("pretrained")
+        return f"<data>/archives/weights/{weights}.json" if weights else []
 
     return receipt
 
@@ -167,8 +188,11 @@ def pretrained_argument(task):
     """The training's argument that names those weights."""
 
     def argument(wildcards, input):
-        weights = pretrained_weights(task, wildcards.model)
-        return f"--pretrained {Path(input.pretrained).with_name(weights[1]['file'])}" if weights else ""
+        weights = config["models"][task][wildcards.model].get("pretrained")
+        if not weights:
+            return ""
+        file = config["weights"][weights]["file"]
+        return f"--pretrained {shlex.quote(str(Path(input.pretrained).with_name(file)))}"
 
     return argument
 

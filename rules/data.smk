@@ -1,5 +1,8 @@
 # Archives to splits and packed arrays. Only the fetch rules use the network.
 
+# Views of the data that tasks make for themselves.
+VIEWS = []
+
 FETCHING = ["data/sources.py", "data/transfers.py", "data/download.py"]
 
 
@@ -12,10 +15,9 @@ localrules:
 rule data:
     input:
         "<data>/index/images.csv",
-        expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=TASKS),
-        expand("<data>/packed/{task}/images.npy", task=TASKS),
-        expand("<data>/views/{protocol}/detection/test.json", protocol=config["protocols"]),
-        expand("<data>/views/{protocol}/segmentation/masks", protocol=config["protocols"]),
+        expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=STUDIED),
+        expand("<data>/packed/{task}/images.npy", task=STUDIED),
+        lambda wildcards: VIEWS,  # which the tasks' rooms name
         expand("<data>/archives/weights/{weights}.json", weights=starting_weights()),
 
 
@@ -33,11 +35,11 @@ rule fetch_archive:
     conda:
         "../envs/busflow.yaml"
     params:
-        settings=lambda w: as_json(config["sources"][w.source]),
+        settings=lambda w: json_text(config["sources"][w.source]),
         folder=subpath(output.receipt, parent=True),
     shell:
-        "python {input.script} --source {wildcards.source} --settings {params.settings:q} "
-        "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"
+        "python {input.script:q} --source {wildcards.source} --settings {params.settings:q} "
+        "--archives {params.folder:q} --receipt {output.receipt:q} > {log:q} 2>&1"
 
 
 rule unpack_archive:
@@ -54,8 +56,8 @@ rule unpack_archive:
     params:
         archive=lambda w, input: Path(input.receipt).with_name(config["sources"][w.source]["archive"]),
     shell:
-        "python {input.script} --archive {params.archive:q} --receipt {input.receipt} "
-        "--output {output} > {log} 2>&1"
+        "python {input.script:q} --archive {params.archive:q} --receipt {input.receipt:q} "
+        "--output {output:q} > {log:q} 2>&1"
 
 
 rule read_source:
@@ -71,10 +73,10 @@ rule read_source:
         "../envs/busflow.yaml"
     threads: 2
     params:
-        settings=lambda w: as_json({"reader": config["sources"][w.source]["reader"]}),
+        settings=lambda w: json_text({"reader": config["sources"][w.source]["reader"]}),
     shell:
-        "python {input.script} --source {wildcards.source} --settings {params.settings:q} --raw {input.raw} "
-        "--output {output} --threads {threads} > {log} 2>&1"
+        "python {input.script:q} --source {wildcards.source} --settings {params.settings:q} --raw {input.raw:q} "
+        "--output {output:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule build_index:
@@ -104,8 +106,8 @@ rule build_index:
         ),
         folder=subpath(output.images, parent=True),
     shell:
-        "python {input.script} --sources {input.sources} --settings {params.settings:q} "
-        "--output {params.folder} > {log} 2>&1"
+        "python {input.script:q} --sources {input.sources:q} --settings {params.settings:q} "
+        "--output {params.folder:q} > {log:q} 2>&1"
 
 
 rule split_images:
@@ -133,9 +135,9 @@ rule split_images:
             }
         ),
     shell:
-        "python {input.script} --protocol {wildcards.protocol} --task {wildcards.task} "
-        "--images {input.images} --annotations {input.annotations} --quarantine {input.quarantine} "
-        "--settings {params.settings:q} --output {output.split} --excluded {output.excluded} > {log} 2>&1"
+        "python {input.script:q} --protocol {wildcards.protocol} --task {wildcards.task} "
+        "--images {input.images:q} --annotations {input.annotations:q} --quarantine {input.quarantine:q} "
+        "--settings {params.settings:q} --output {output.split:q} --excluded {output.excluded:q} > {log:q} 2>&1"
 
 
 rule pack_images:
@@ -153,12 +155,12 @@ rule pack_images:
         "../envs/busflow.yaml"
     threads: 2
     params:
-        settings=lambda w: as_json(
+        settings=lambda w: json_text(
             {"size": config["training"][w.task]["image_size"], "sources": sources_of(w.task)}
         ),
     shell:
-        "python {input.script} --images {input.images} --settings {params.settings:q} --threads {threads} "
-        "--output-images {output.images} --output-index {output.index} > {log} 2>&1"
+        "python {input.script:q} --images {input.images:q} --settings {params.settings:q} --threads {threads} "
+        "--output-images {output.images:q} --output-index {output.index:q} > {log:q} 2>&1"
 
 
 rule fetch_weights:
@@ -173,8 +175,12 @@ rule fetch_weights:
     conda:
         "../envs/busflow.yaml"
     params:
-        settings=lambda w: as_json(weights_source(config["weights"][w.weights])),
+        settings=lambda w: json_text(weights_source(config["weights"][w.weights])),
         folder=subpath(output.receipt, parent=True),
     shell:
-        "python {input.script} --source {wildcards.weights} --settings {params.settings:q} "
-        "--archives {params.folder} --receipt {output.receipt} > {log} 2>&1"
+        "python {input.script:q} --source {wildcards.weights} --settings {params.settings:q} "
+        "--archives {params.folder:q} --receipt {output.receipt:q} > {log:q} 2>&1"
+
+
+TABLES["table1"] = Product("Table 1: sources", "data:table1", {"images": INPUTS["images"]})
+FIGURES["fig2"] = Product("Figure 2: examples", "data:fig2", {"images": INPUTS["images"]})

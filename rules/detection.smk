@@ -10,6 +10,18 @@ rule detection:
         finished_units("detection"),
 
 
+VIEW = "<data>/views/{protocol}/detection"
+INPUTS |= {"train": f"{VIEW}/train.json", "val": f"{VIEW}/val.json", "test": f"{VIEW}/test.json"}
+VIEWS += expand(INPUTS["test"], protocol=config["protocols"])
+CODE["detection"] = Code(
+    engine=[
+        *("engine/detection.py", "engine/boxes.py", "data/views.py"),
+        *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla")),
+        *("models/ops.py", "models/nms.py", "models/roi_align.py"),
+    ]
+)
+
+
 rule make_views:
     input:
         script="scripts/make_views.py",
@@ -18,9 +30,9 @@ rule make_views:
         images="<data>/index/images.csv",
         annotations="<data>/index/annotations.csv",
     output:
-        train="<data>/views/{protocol}/detection/train.json",
-        val="<data>/views/{protocol}/detection/val.json",
-        test="<data>/views/{protocol}/detection/test.json",
+        train=INPUTS["train"],
+        val=INPUTS["val"],
+        test=INPUTS["test"],
     log:
         "<logs>/views/{protocol}/detection.log",
     conda:
@@ -28,26 +40,58 @@ rule make_views:
     params:
         folder=subpath(output.train, parent=True),
     shell:
-        "python {input.script} --split {input.split} --images {input.images} "
-        "--annotations {input.annotations} --output {params.folder} > {log} 2>&1"
+        "python {input.script:q} --split {input.split:q} --images {input.images:q} "
+        "--annotations {input.annotations:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
-VIEW = "<data>/views/{protocol}/detection"
-UNITS["detection"] = Unit(
-    train=packed("detection") | {"train": f"{VIEW}/train.json", "val": f"{VIEW}/val.json"},
-    predict=packed("detection") | {"test": f"{VIEW}/test.json"},
-    evaluate={
-        "split": "<data>/splits/{protocol}/detection.csv",
-        "annotations": "<data>/index/annotations.csv",
-        "images": "<data>/index/images.csv",
-    },
-    predictions="predictions.json",
-    of_protocol=[],
-    timing=["warmup"],
-    code=[
-        *("engine/detection.py", "engine/boxes.py", "data/views.py"),
-        *(f"models/{name}.py" for name in ("detectors", "backbones", "recursive_swin", "rfla", "classifier", "inputs")),
-        *("models/ops.py", "models/nms.py", "models/roi_align.py"),
-    ],
-    evaluation_code=[],
-)
+METRICS = {"metrics": units("detection", "metrics.json")}
+TABLES |= {
+    "table3": Product(
+        "Table 3: detection split",
+        "data:table3",
+        {"splits": splits("detection"), "annotations": INPUTS["annotations"]},
+    ),
+    "table6": Product("Table 6: detectors", "detection:table6", METRICS),
+    "table6_aitod": Product("Table 6 in the statistics of AI-TOD", "detection:table6_aitod", METRICS),
+    "detection": Product("Detection: by class and size, recall, sensitivity", "detection:detection", METRICS),
+}
+
+# The paper shows two detectors in its Figure 4 and all others in its Figure 5.
+DETECTORS = list(config["models"]["detection"])
+SHOWN = {
+    "fig4": [name for name in DETECTORS if name in ("convnext_tiny", "convnext_small")],
+    "fig5": [name for name in DETECTORS if name not in ("convnext_tiny", "convnext_small")],
+}
+
+for protocol, entry in config["protocols"].items():
+    label = entry["label"].lower()
+    for figure, models in SHOWN.items():
+        if models:
+            FIGURES[f"{figure}_{protocol}"] = Product(
+                f"Figure {figure[-1]}: predicted boxes, {label}",
+                "boxes:predicted_boxes",
+                {
+                    "predictions": units("detection", "predictions.json", protocol=protocol, model=models),
+                    "split": f"<data>/splits/{protocol}/detection.csv",
+                    "annotations": INPUTS["annotations"],
+                    "images": INPUTS["images"],
+                },
+                figure,
+            )
+    FIGURES[f"fig6_{protocol}"] = Product(
+        f"Figure 6: prediction time of the detectors, {label}",
+        "timing:prediction_time",
+        {"timing": units("detection", "timing.json", protocol=protocol)},
+        "fig6",
+    )
+    for figure, title in (
+        ("pr_curves", "precision and recall"),
+        ("froc", "sensitivity and false positives"),
+        ("lesion_size", "by size of the lesion"),
+    ):
+        FIGURES[f"detection_{figure}_{protocol}"] = Product(
+            f"Detection: {title}, {label}",
+            f"detection:{figure}",
+            {"metrics": units("detection", "metrics.json", protocol=protocol)},
+            figure,
+        )

@@ -1,6 +1,36 @@
 # Right of the predictions: tables, figures, audit and report. Seconds, no GPU, no torch.
 # Each table and figure is a rule of its own, after its file: snakemake tabulate_table2 draw_fig2
-TABULATING = ["tables/*.py", "metrics/*.py", "paper.*", "units.py"]
+
+TABULATING = ["tables/*.py", "metrics/*.py", "paper.*", "units.py", "tasks.py"]
+
+# What the presentation depends on: labels and titles, so that a new label redraws and retrains nothing.
+PRESENTATION = as_json(
+    {
+        "study": config["study"],
+        "protocols": config["protocols"],
+        "sources": {
+            name: {key: source[key] for key in ("label", "original_task", "tasks")}
+            for name, source in config["sources"].items()
+        },
+        "models": {
+            task: {
+                name: {key: entry[key] for key in ("label", "batch_size") if key in entry}
+                for name, entry in models.items()
+            }
+            for task, models in config["models"].items()
+        },
+        "figures": config["figures"],
+    }
+)
+
+for task in STUDIED:
+    for protocol, entry in config["protocols"].items():
+        FIGURES[f"{task}_curves_{protocol}"] = Product(
+            f"{task.capitalize()}: training curves, {entry['label'].lower()}",
+            "training:curves",
+            {"history": units(task, "history.csv", protocol=protocol)},
+            "curves",
+        )
 
 
 localrules:
@@ -28,15 +58,15 @@ for name, table in TABLES.items():
         name:
             f"tabulate_{name}"
         input:
-            **table.inputs,
+            **table.files,
             script="scripts/make_table.py",
             code=code(*TABULATING),
         output:
             csv=report(
                 f"<results>/tables/{name}.csv",
-                caption=f"../workflow/report/{name}.rst",
+                caption=f"../workflow/report/{table.caption or name}.rst",
                 category="Tables",
-                labels={"table": table.label},
+                labels={"table": shown(table.title)},
             ),
             md=f"<results>/tables/{name}.md",
         log:
@@ -44,12 +74,12 @@ for name, table in TABLES.items():
         conda:
             "../envs/busflow.yaml"
         params:
-            command=table.command,
-            inputs=as_options(table.inputs),
+            function=table.function,
+            files=as_options(table.files),
             settings=PRESENTATION,
         shell:
-            "python {input.script} {params.command} {params.inputs} --settings {params.settings:q} "
-            "--csv {output.csv} --md {output.md} > {log} 2>&1"
+            "python {input.script:q} {params.function} {params.files} --settings {params.settings:q} "
+            "--csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
 
 
 for name, figure in FIGURES.items():
@@ -58,15 +88,15 @@ for name, figure in FIGURES.items():
         name:
             f"draw_{name}"
         input:
-            **figure.inputs,
+            **figure.files,
             script="scripts/plot.py",
             code=code("figures/*.py", *TABULATING),
         output:
             png=report(
                 f"<results>/figures/{name}.png",
-                caption=f"../workflow/report/{figure.command}.rst",
+                caption=f"../workflow/report/{figure.caption or name}.rst",
                 category="Figures",
-                labels={"figure": figure.label},
+                labels={"figure": shown(figure.title)},
             ),
             svg=f"<results>/figures/{name}.svg",
         log:
@@ -74,32 +104,12 @@ for name, figure in FIGURES.items():
         conda:
             "../envs/busflow.yaml"
         params:
-            command=figure.command,
-            inputs=as_options(figure.inputs),
+            function=figure.function,
+            files=as_options(figure.files),
             settings=PRESENTATION,
         shell:
-            "python {input.script} {params.command} {params.inputs} --settings {params.settings:q} "
-            "--svg {output.svg} --png {output.png} > {log} 2>&1"
-
-
-rule measure_leakage:
-    input:
-        script="scripts/measure_leakage.py",
-        code=code("data/leakage.py", "data/packing.py"),
-        images="<data>/index/images.csv",
-        duplicates="<data>/index/duplicates.csv",
-        split="<data>/splits/{protocol}/classification.csv",
-        packed_images="<data>/packed/classification/images.npy",
-        packed_index="<data>/packed/classification/index.csv",
-    output:
-        "<results>/audit/leakage/{protocol}_classification.json",
-    log:
-        "<logs>/leakage/{protocol}_classification.log",
-    conda:
-        "../envs/busflow.yaml"
-    shell:
-        "python {input.script} --images {input.images} --duplicates {input.duplicates} --split {input.split} "
-        "--packed-images {input.packed_images} --packed-index {input.packed_index} --output {output} > {log} 2>&1"
+            "python {input.script:q} {params.function} {params.files} --settings {params.settings:q} "
+            "--svg {output.svg:q} --png {output.png:q} > {log:q} 2>&1"
 
 
 # The study as it runs: with its overlay, and with the defaults.
@@ -135,8 +145,9 @@ rule draw_workflow:
     conda:
         "../envs/busflow.yaml"
     shell:
-        "snakemake --configfile {input.config} --replace-workflow-config --nolock --quiet all --rulegraph dot "
-        "tables figures 2> {log} | python {input.script} --svg {output.svg} --png {output.png} >> {log} 2>&1"
+        "snakemake --configfile {input.config:q} --replace-workflow-config --nolock --quiet all "
+        "--rulegraph dot tables figures 2> {log:q} "
+        "| python {input.script:q} --svg {output.svg:q} --png {output.png:q} >> {log:q} 2>&1"
 
 
 rule report:
@@ -151,8 +162,8 @@ rule report:
     conda:
         "../envs/busflow.yaml"
     shell:
-        "snakemake --configfile {input.config} --replace-workflow-config --nolock --report {output} "
-        "tables figures > {log} 2>&1"
+        "snakemake --configfile {input.config:q} --replace-workflow-config --nolock --report {output:q} "
+        "tables figures > {log:q} 2>&1"
 
 
 rule audit:
@@ -161,7 +172,7 @@ rule audit:
         code=code("audit/*.py", *TABULATING),
         tables=expand("<results>/tables/{table}.csv", table=TABLES),
         leakage=LEAKAGE,
-        metrics=[units(task, "metrics.json") for task in TASKS],
+        metrics=[units(task, "metrics.json") for task in STUDIED],
     output:
         csv=report(
             "<results>/audit/ledger.csv",
@@ -175,7 +186,8 @@ rule audit:
     conda:
         "../envs/busflow.yaml"
     params:
+        leakage=as_options(["leakage"] if LEAKAGE else []),
         settings=PRESENTATION,
     shell:
-        "python {input.script} --tables {input.tables} --leakage {input.leakage} --metrics {input.metrics} "
-        "--settings {params.settings:q} --csv {output.csv} --md {output.md} > {log} 2>&1"
+        "python {input.script:q} --tables {input.tables:q} {params.leakage} --metrics {input.metrics:q} "
+        "--settings {params.settings:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"

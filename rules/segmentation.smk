@@ -10,6 +10,17 @@ rule segmentation:
         finished_units("segmentation"),
 
 
+INPUTS["masks"] = "<data>/views/{protocol}/segmentation/masks"
+VIEWS += expand(INPUTS["masks"], protocol=config["protocols"])
+CODE["segmentation"] = Code(
+    engine=[
+        *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
+        *("models/segmenters.py", "models/backbones.py"),
+    ],
+    metrics=["data/masks.py", "data/images.py", "data/views.py"],
+)
+
+
 rule make_masks:
     input:
         script="scripts/make_masks.py",
@@ -19,30 +30,58 @@ rule make_masks:
         annotations="<data>/index/annotations.csv",
         raw=expand("<data>/raw/{source}", source=sources_of("segmentation")),
     output:
-        directory("<data>/views/{protocol}/segmentation/masks"),
+        directory(INPUTS["masks"]),
     log:
         "<logs>/views/{protocol}/segmentation.log",
     conda:
         "../envs/busflow.yaml"
     shell:
-        "python {input.script} --split {input.split} --images {input.images} "
-        "--annotations {input.annotations} --output {output} > {log} 2>&1"
+        "python {input.script:q} --split {input.split:q} --images {input.images:q} "
+        "--annotations {input.annotations:q} --output {output:q} > {log:q} 2>&1"
 
 
-MASKED = {
-    "split": "<data>/splits/{protocol}/segmentation.csv",
-    "masks": "<data>/views/{protocol}/segmentation/masks",
+METRICS = {"metrics": units("segmentation", "metrics.json")}
+TABLES |= {
+    "table4": Product("Table 4: segmentation split", "data:table4", {"splits": splits("segmentation")}),
+    "table7": Product("Table 7: segmenters", "segmentation:table7", METRICS),
+    "segmentation": Product("Segmentation: image by image", "segmentation:segmentation", METRICS),
+    "segmentation_pairs": Product(
+        "Segmentation: pairs of models", "segmentation:segmentation_pairs", METRICS
+    ),
 }
-UNITS["segmentation"] = Unit(
-    train=packed("segmentation") | MASKED,
-    predict=packed("segmentation") | {"split": MASKED["split"]},
-    evaluate=MASKED,
-    predictions="predictions.json",
-    of_protocol=["balance_classes"],
-    timing=["warmup"],
-    code=[
-        *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
-        *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier", "inputs")),
-    ],
-    evaluation_code=["data/masks.py", "data/images.py", "data/views.py"],
-)
+
+# The paper shows two segmenters in its Figure 7.
+SEGMENTERS = list(config["models"]["segmentation"])
+SHOWN = {
+    "fig7": ("predicted masks", [name for name in SEGMENTERS if name in ("segformer_b0", "segformer_b4")]),
+    "fig7_all": ("predicted masks of all segmenters", SEGMENTERS),
+}
+
+for protocol, entry in config["protocols"].items():
+    label = entry["label"].lower()
+    for figure, (title, models) in SHOWN.items():
+        if models:
+            FIGURES[f"{figure}_{protocol}"] = Product(
+                f"Figure 7: {title}, {label}",
+                "masks:predicted_masks",
+                {
+                    "predictions": units("segmentation", "predictions.json", protocol=protocol, model=models),
+                    "metrics": units("segmentation", "metrics.json", protocol=protocol, model=models),
+                    "masks": INPUTS["masks"].format(protocol=protocol),
+                    "images": INPUTS["images"],
+                },
+                "fig7",
+            )
+    FIGURES[f"segmentation_timing_{protocol}"] = Product(
+        f"Segmentation: prediction time, {label}",
+        "timing:prediction_time",
+        {"timing": units("segmentation", "timing.json", protocol=protocol)},
+        "segmentation_timing",
+    )
+    for figure, title in (("dice", "Dice by image"), ("sizes", "by size of the lesion")):
+        FIGURES[f"segmentation_{figure}_{protocol}"] = Product(
+            f"Segmentation: {title}, {label}",
+            f"segmentation:segmentation_{figure}",
+            {"metrics": units("segmentation", "metrics.json", protocol=protocol)},
+            f"segmentation_{figure}",
+        )

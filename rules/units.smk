@@ -1,15 +1,22 @@
 # A unit of study, one model under one protocol and seed: train -> predict -> evaluate.
 # The same three rules for each task, after it: train_detection, predict_detection, evaluate_detection.
 
-for task, unit in UNITS.items():
+# What the trainings and predictions of all tasks run, but for the choice of a GPU, which shapes no result.
+ENGINE = [
+    *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "prediction")),
+    *(f"engine/{name}.py" for name in ("progress", "provenance", "runs", "signals", "timing", "training")),
+    *("data/images.py", "data/packing.py", "models/inputs.py"),
+]
+
+for task in STUDIED:
 
     rule:
         name:
             f"train_{task}"
         input:
-            **unit.train,
+            **inputs_of(task, "train"),
             script="scripts/train.py",
-            code=code(*ENGINE, *unit.code),
+            code=code(*ENGINE, *CODE[task].engine),
             pretrained=pretrained_receipt(task),
         output:
             weights=unit_file(task, "weights.pth"),
@@ -28,8 +35,8 @@ for task, unit in UNITS.items():
             checkpoint_interval=config["compute"]["checkpoint_interval"],
         params:
             task=task,
-            inputs=as_options(unit.train),
-            settings=training_settings(task, unit.of_protocol),
+            inputs=as_options(TASKS[task].train),
+            settings=training_settings(task),
             pretrained=pretrained_argument(task),
             # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
             state=under_root(f"runs/{{protocol}}/{task}/{{model}}/seed{{seed}}"),
@@ -37,21 +44,21 @@ for task, unit in UNITS.items():
         # In the shell's place: a signal to all processes of a job would end the shell first, and with it the job,
         # while the training still saves its state.
         shell:
-            "exec python {input.script} --task {params.task} --settings {params.settings:q} "
-            "--seed {wildcards.seed} {params.inputs} {params.pretrained} --state {params.state} "
-            "--output {params.folder} --threads {threads} --gpus {resources.gpu} --workers {resources.workers} "
-            "--checkpoint-interval {resources.checkpoint_interval} > {log} 2>&1"
+            "exec python {input.script:q} --task {params.task} --settings {params.settings:q} "
+            "--seed {wildcards.seed} {params.inputs} {params.pretrained} --state {params.state:q} "
+            "--output {params.folder:q} --threads {threads} --gpus {resources.gpu} "
+            "--workers {resources.workers} --checkpoint-interval {resources.checkpoint_interval} > {log:q} 2>&1"
 
     rule:
         name:
             f"predict_{task}"
         input:
-            **unit.predict,
+            **inputs_of(task, "predict"),
             script="scripts/predict.py",
-            code=code(*ENGINE, *unit.code),
+            code=code(*ENGINE, *CODE[task].engine),
             weights=unit_file(task, "weights.pth"),
         output:
-            predictions=unit_file(task, unit.predictions),
+            predictions=unit_file(task, TASKS[task].predictions),
             timing=unit_file(task, "timing.json"),
         log:
             f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/predict.log",
@@ -62,22 +69,22 @@ for task, unit in UNITS.items():
             gpu=min(config["compute"]["gpus"], 1),
         params:
             task=task,
-            inputs=as_options(unit.predict),
-            settings=as_json({key: config["timing"][key] for key in unit.timing}),
+            inputs=as_options(TASKS[task].predict),
+            settings=as_json({key: config["timing"][key] for key in TASKS[task].timing}),
             folder=subpath(output.predictions, parent=True),
         shell:
-            "python {input.script} --task {params.task} --settings {params.settings:q} "
-            "--weights {input.weights} {params.inputs} --output {params.folder} "
-            "--threads {threads} --gpus {resources.gpu} > {log} 2>&1"
+            "python {input.script:q} --task {params.task} --settings {params.settings:q} "
+            "--weights {input.weights:q} {params.inputs} --output {params.folder:q} "
+            "--threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
 
     rule:
         name:
             f"evaluate_{task}"
         input:
-            **unit.evaluate,
+            **inputs_of(task, "evaluate"),
             script="scripts/evaluate.py",
-            code=code("metrics/*.py", *unit.evaluation_code),
-            predictions=unit_file(task, unit.predictions),
+            code=code("metrics/*.py", "tasks.py", *CODE[task].metrics),
+            predictions=unit_file(task, TASKS[task].predictions),
         output:
             metrics=unit_file(task, "metrics.json"),
             scores=unit_file(task, "scores.json"),
@@ -87,7 +94,7 @@ for task, unit in UNITS.items():
             "../envs/busflow.yaml"
         params:
             task=task,
-            inputs=as_options(unit.evaluate),
+            inputs=as_options(TASKS[task].evaluate),
         shell:
-            "python {input.script} --task {params.task} --predictions {input.predictions} {params.inputs} "
-            "--output {output.metrics} --scores {output.scores} > {log} 2>&1"
+            "python {input.script:q} --task {params.task} --predictions {input.predictions:q} {params.inputs} "
+            "--output {output.metrics:q} --scores {output.scores:q} > {log:q} 2>&1"

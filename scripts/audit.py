@@ -11,9 +11,7 @@ from busflow.tables.table import write
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", required=True, type=Path, nargs="+", help="the CSVs of the tables")
-    parser.add_argument(
-        "--leakage", required=True, type=Path, nargs="+", help="<protocol>/classification.json"
-    )
+    parser.add_argument("--leakage", default=[], type=Path, nargs="+", help="<protocol>_classification.json")
     parser.add_argument("--metrics", required=True, type=Path, nargs="+", help="metrics.json of every unit")
     parser.add_argument(
         "--settings", required=True, type=settings, help="JSON: study, protocols, sources, models"
