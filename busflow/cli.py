@@ -74,7 +74,7 @@ def function_of(room: str) -> Callable[[str], Callable]:
 
 
 def add_files(parser: argparse.ArgumentParser, function: Callable) -> None:
-    """Add an option for each file, or list of files, that a function takes: for metrics_paths, ``--metrics``."""
+    """Add an option for each file, or list of files, of a function: ``--metrics`` for metrics_paths."""
     for name, kind in _files(function).items():
         parser.add_argument(name, required=True, type=Path, nargs=None if kind is Path else "+")
 

@@ -184,7 +184,7 @@ def _parse_config(path: Path) -> tuple[list[str], dict[str, list[str]], list[int
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     return (
         names(config["protocols"]),
-        {t: names(config["models"][t]) for t in TASKS},
+        {task: names(config["models"].get(task, {})) for task in TASKS},
         list(map(int, config["seeds"])),
     )
 

@@ -84,8 +84,11 @@ def as_json(value):
 
 
 def shown(text):
-    """A label in the report, which takes braces for wildcards and stands in a script element."""
-    return text.replace("{", "{{").replace("}", "}}").replace("<", "<\u200b")
+    """A label in the report, which takes braces for wildcards and puts it into a script element.
+
+    Neither has an escape for it; a space of no width keeps both from seeing what they look for.
+    """
+    return text.replace("{", "{\u200b").replace("<", "<\u200b")
 
 
 def sources_of(task):

@@ -1,6 +1,6 @@
 """The paper's claims on its data (Tables 1 to 4) and its networks (Table 5), against ours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
@@ -19,10 +19,14 @@ def data_claims(evidence: Evidence) -> Iterator[Claim]:
     """Counts per source and subset, and the independence of images and subsets."""
     yield from _sources(evidence)
     yield _distinct(evidence)
-    yield _split(evidence, "T2.counts", "table2", "The merged data is split 8:1:1", ALL_SOURCES)
+    yield _split(
+        evidence, "T2.counts", "table2", "The merged data is split 8:1:1", ALL_SOURCES, "classification"
+    )
     yield _independent(evidence)
     yield _detection(evidence)
-    yield _split(evidence, "T4.counts", "table4", "The segmentation data is split 64:16:20", ["busi"])
+    yield _split(
+        evidence, "T4.counts", "table4", "The segmentation data is split 64:16:20", ["busi"], "segmentation"
+    )
 
 
 def network_claims(evidence: Evidence) -> Iterator[Claim]:
@@ -67,6 +71,7 @@ def _sources(evidence: Evidence) -> Iterator[Claim]:
                 "images in the archive, class by class",
                 sources=ALL_SOURCES if source == "total" else [source],
                 trained=False,
+                task=None,
             ),
             ours_paper_protocol=_per_class(ours.loc[source]),
         )
@@ -84,12 +89,13 @@ def _distinct(evidence: Evidence) -> Claim:
             "a group is a video, a patient or a set of near-identical images",
             sources=ALL_SOURCES,
             trained=False,
+            task=None,
         ),
         ours_paper_protocol=f"{total['total']:,} images in {total['groups']:,} independent groups",
     )
 
 
-def _split(evidence: Evidence, name: str, table: str, claim: str, sources: list[str]) -> Claim:
+def _split(evidence: Evidence, name: str, table: str, claim: str, sources: Iterable[str], task: str) -> Claim:
     paper = printed(table)
     ours = evidence.rows(table, "paper", "subset").reindex(paper.index)
     return Claim(
@@ -102,6 +108,7 @@ def _split(evidence: Evidence, name: str, table: str, claim: str, sources: list[
             "each class of each subset, protocol paper",
             sources=sources,
             trained=False,
+            task=task,
         ),
         ours_paper_protocol=_per_subset(ours),
         ours_grouped=_per_subset(evidence.rows(table, "grouped", "subset").reindex(paper.index)),
@@ -127,6 +134,7 @@ def _detection(evidence: Evidence) -> Claim:
             "the printed cells against images and against boxes, protocol paper; shown: images",
             sources=["lin"],
             trained=False,
+            task="detection",
         ),
         corrected=_per_subset(printed("table3", corrected=True)),
         ours_paper_protocol=_per_subset(ours, "images_total"),

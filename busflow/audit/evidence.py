@@ -1,5 +1,6 @@
 """What the ledger judges by: the study's tables, and whether they can speak about the paper's data."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,20 +16,40 @@ from busflow.metrics.confusion import per_class
 from busflow.tables.data import COLUMNS
 from busflow.units import by_protocol, foreign_sources
 
-TABLES = (
-    "table1",
-    "table2",
-    "table3",
-    "table4",
-    "table5",
-    "table6",
-    "table7",
-    "classification",
-    "classification_per_class",
-    "detection",
-    "segmentation",
-    "segmentation_pairs",
-)
+# The tables of each task that claims are judged by, with the columns that they look at. Of a task that a
+# study lacks they are empty.
+SPLIT = ["protocol", "subset", *COLUMNS]
+OF_TASKS = {
+    "classification": {
+        "table2": SPLIT,
+        "table5": ["model", "params_1000", "macs", "size_bytes_3"],
+        "classification": [
+            *("protocol", "model", "label", "indistinguishable", "split_sha256"),
+            *(f"{score}{end}" for score in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
+        ],
+        "classification_per_class": ["protocol", "model", "class", "n", "n_predicted", "recall", "precision"],
+    },
+    "detection": {
+        "table3": [
+            *("protocol", "subset"),
+            *(f"{what}_{of}" for what in ("images", "boxes") for of in ("benign", "malignant", "total")),
+        ],
+        "table6": [
+            *("protocol", "model", "n_boxes", "n_coco.small", "aps", "apm", "apl"),
+            *(f"{score}{end}" for score in ("ap", "ap50", "ap75") for end in ("", "_low", "_high")),
+        ],
+        "detection": ["protocol", "model", "split_sha256"],
+    },
+    "segmentation": {
+        "table4": SPLIT,
+        "table7": [
+            *("protocol", "model", "view", "class", "acc", "aacc", "macc", "lesion_pixel_share", "n"),
+            *(f"{score}{end}" for score in ("iou", "miou") for end in ("", "_low", "_high")),
+        ],
+        "segmentation": ["protocol", "model", "split_sha256", "dice_smallest", "dice_largest"],
+        "segmentation_pairs": ["protocol", "model", "other", "subset", "difference", "low", "high"],
+    },
+}
 
 
 class Claim(NamedTuple):
@@ -51,7 +72,12 @@ class Evidence:
     def __init__(self, tables: Iterable[Path], leakage: Iterable[Path], settings: dict) -> None:
         self.settings = settings
         self.tables = {Path(path).stem: pd.read_csv(path) for path in tables}
-        absent = [name for name in TABLES if name not in self.tables]
+        for task, columns in OF_TASKS.items():
+            if task not in settings["models"]:
+                self.tables |= {name: pd.DataFrame(columns=columns[name]) for name in columns}
+        absent = [
+            name for name in ("table1", *itertools.chain(*OF_TASKS.values())) if name not in self.tables
+        ]
         if absent:
             raise BusflowError(f"the ledger needs the table {', '.join(absent)}; make it first")
         self.leakage = {name: read_json(path) for name, path in by_protocol(leakage, settings).items()}
@@ -73,7 +99,7 @@ class Evidence:
         sources: Iterable[str] = (),
         models: Iterable[str] = (),
         trained: bool = True,
-        task: str = "classification",
+        task: str | None = "classification",
     ) -> dict[str, str]:
         """``verdict`` and ``why`` of a claim; ``not testable`` and the obstacle where there is one.
 
@@ -81,11 +107,13 @@ class Evidence:
             sources: whose data the claim is about; they must be the paper's, not stand-ins.
             models: of the task, that the study must have.
             trained: it is about trained models, so the study must not be a demonstration.
-            task: of the models.
+            task: that the claim is about, which the study must have; None: it is about none.
         """
         foreign = foreign_sources(sources, self.settings)
         known = self.settings["models"].get(task, {})
         missing = [self.label(name, task) for name in models if name not in known]
+        if task and not known:
+            missing = [task]
         notice = self.settings["study"]["notice"]
         if foreign:
             why = f"needs the paper's data; this study has {', '.join(foreign)}"

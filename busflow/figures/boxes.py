@@ -24,7 +24,7 @@ HALO = [patheffects.withStroke(linewidth=2.6, foreground="#00000090")]
 
 
 def predicted_boxes(
-    prediction_paths: list[Path], split_path: Path, annotations_path: Path, images_path: Path, settings: dict
+    predictions_paths: list[Path], split_path: Path, annotations_path: Path, images_path: Path, settings: dict
 ) -> Figure:
     """A benign and a malignant test image with the truth and each detector's boxes (paper, Figs. 4, 5).
 
@@ -33,7 +33,7 @@ def predicted_boxes(
     image_id that has a lesion. One column a detector (its first seed), all files of one protocol.
     """
     truth = read_truth(split_path, annotations_path, images_path)
-    found = units(prediction_paths, settings)
+    found = units(predictions_paths, settings)
     first = {unit.model: unit for unit in reversed(found)}
     models = list(dict.fromkeys(unit.model for unit in found))
     rows = {label: _example(truth, label, settings) for label in LESIONS}

@@ -87,9 +87,9 @@ def _matrix(axes: Axes, metrics: list[dict], title: str, size: int) -> None:
     axes.axis("off")
 
 
-def roc(prediction_paths: list[Path], settings: dict) -> Figure:
+def roc(predictions_paths: list[Path], settings: dict) -> Figure:
     """ROC curves of one protocol, one class against the rest, one panel a class; first seeds."""
-    found = units(prediction_paths, settings)
+    found = units(predictions_paths, settings)
     first = {unit.model: unit for unit in reversed(found)}
     first = {model: first[model] for model in dict.fromkeys(unit.model for unit in found)}
     colours = model_colours(settings, "classification")

@@ -30,7 +30,7 @@ HALO = [patheffects.withStroke(linewidth=2.4, foreground="#000000b0")]
 
 
 def predicted_masks(
-    prediction_paths: list[Path], metrics_paths: list[Path], masks: Path, images_path: Path, settings: dict
+    predictions_paths: list[Path], metrics_paths: list[Path], masks: Path, images_path: Path, settings: dict
 ) -> Figure:
     """The best, a median and the worst test lesion: the truth, and each segmenter's mask (paper, Fig. 7).
 
@@ -38,12 +38,12 @@ def predicted_masks(
     column a model (its first seed) beside the bare image; all files of one protocol.
 
     Args:
-        prediction_paths: ``predictions.json`` of the models.
+        predictions_paths: ``predictions.json`` of the models.
         metrics_paths: their ``metrics.json``.
         masks: folder of the protocol's index masks, ``<image_id>.png``.
         images_path: the index of the images, whose files are shown in their original size.
     """
-    first = {unit.model: unit for unit in reversed(units(prediction_paths, settings))}
+    first = {unit.model: unit for unit in reversed(units(predictions_paths, settings))}
     models = [model for model in settings["models"]["segmentation"] if model in first]
     scored = [
         u.path for u in units(metrics_paths, settings) if u.model in first and u.seed == first[u.model].seed

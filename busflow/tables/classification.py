@@ -52,14 +52,14 @@ def table5(facts_path: Path, settings: dict) -> Table:
     return Table("Table 5. The classifiers.", data, shown, notes)
 
 
-def classification(prediction_paths: list[Path], split_paths: list[Path], settings: dict) -> Table:
+def classification(predictions_paths: list[Path], splits_paths: list[Path], settings: dict) -> Table:
     """Accuracy, balanced accuracy and macro F1 per protocol and model, over the seeds.
 
     Intervals: cluster bootstrap over groups of the mean over seeds. Against the best model of its
     protocol (by accuracy): exact McNemar test on each one's first seed, Holm-corrected.
     """
-    paths = by_protocol(split_paths, settings)
-    found = units(prediction_paths, settings)
+    paths = by_protocol(splits_paths, settings)
+    found = units(predictions_paths, settings)
     parts = []
     for protocol, path in paths.items():
         split = read_split(path)

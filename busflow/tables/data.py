@@ -47,20 +47,20 @@ def table1(images_path: Path, settings: dict) -> Table:
     return Table("Table 1. Images per source and class.", data, shown, notes)
 
 
-def table2(split_paths: list[Path], settings: dict) -> Table:
+def table2(splits_paths: list[Path], settings: dict) -> Table:
     """The split for classification (paper, Table 2)."""
-    return _split_table("Table 2. The merged data for classification.", "table2", split_paths, settings)
+    return _split_table("Table 2. The merged data for classification.", "table2", splits_paths, settings)
 
 
-def table4(split_paths: list[Path], settings: dict) -> Table:
+def table4(splits_paths: list[Path], settings: dict) -> Table:
     """The split for segmentation (paper, Table 4)."""
-    return _split_table("Table 4. The data for segmentation.", "table4", split_paths, settings)
+    return _split_table("Table 4. The data for segmentation.", "table4", splits_paths, settings)
 
 
-def table3(split_paths: list[Path], annotations_path: Path, settings: dict) -> Table:
+def table3(splits_paths: list[Path], annotations_path: Path, settings: dict) -> Table:
     """The split for detection (paper, Table 3): images, boxes and videos, as the paper does not say which."""
     boxes = read_table(annotations_path, ["annotation_id", "image_id"])[["image_id"]]
-    paths = by_protocol(split_paths, settings)
+    paths = by_protocol(splits_paths, settings)
     labels = ["benign", "malignant"]
     paper = printed("table3")
     paper["row_sum"] = paper[labels].sum(axis=1)
@@ -105,8 +105,8 @@ def table3(split_paths: list[Path], annotations_path: Path, settings: dict) -> T
     return Table("Table 3. The data for detection.", data, shown, notes)
 
 
-def _split_table(title: str, name: str, split_paths: list[Path], settings: dict) -> Table:
-    paths = by_protocol(split_paths, settings)
+def _split_table(title: str, name: str, splits_paths: list[Path], settings: dict) -> Table:
+    paths = by_protocol(splits_paths, settings)
     paper = printed(name)[COLUMNS].add_suffix("_paper")
     parts, counted = [], {}
     for protocol, path in paths.items():

@@ -58,7 +58,7 @@ def draw(study, *parts, **changes):
     """Figure 7 of protocol paper, of the files that hold one of the parts."""
     paths, settings = study
     given = {
-        "prediction_paths": of_paper(paths["predictions"], *parts),
+        "predictions_paths": of_paper(paths["predictions"], *parts),
         "metrics_paths": of_paper(paths["metrics"]),
         "masks": paths["masks"],
         "images_path": paths["images"],
@@ -134,7 +134,7 @@ def test_the_coloured_area_is_the_predicted_mask_and_the_dashed_line_the_truth(s
     predicted[image_id][10:20, 30:45] = 1
     predicted[image_id][40:50, 5:9] = 2
     predictions, metrics = unit(tmp_path, "segformer_b0", predicted, masks)
-    row = panels(draw(study, prediction_paths=[predictions], metrics_paths=[metrics]), 2)[-1]
+    row = panels(draw(study, predictions_paths=[predictions], metrics_paths=[metrics]), 2)[-1]
     assert row[0].get_xlabel() == image_id  # the worst: all others are perfect
     benign, malignant = (layer.get_array() for layer in row[1].images[1:])
     for area, k, label in ((benign, 1, "benign"), (malignant, 2, "malignant")):
@@ -152,7 +152,7 @@ def test_a_mask_at_the_border_keeps_the_panel_in_its_frame(study, tmp_path):
     masks = make_masks(make_split())
     whole = {key: np.ones_like(mask) for key, mask in masks.items()}
     predictions, metrics = unit(tmp_path, "segformer_b0", whole, masks)
-    panel = panels(draw(study, prediction_paths=[predictions], metrics_paths=[metrics]), 2)[0, 1]
+    panel = panels(draw(study, predictions_paths=[predictions], metrics_paths=[metrics]), 2)[0, 1]
     assert panel.get_xlim() == (-0.5, WIDTH - 0.5)
     assert panel.get_ylim() == (HEIGHT - 0.5, -0.5)
 
@@ -161,7 +161,7 @@ def test_an_empty_prediction_is_called_nothing(study, tmp_path):
     masks = make_masks(make_split())
     empty = {key: np.zeros_like(mask) for key, mask in masks.items()}
     predictions, metrics = unit(tmp_path, "segformer_b0", empty, masks)
-    rows = panels(draw(study, prediction_paths=[predictions], metrics_paths=[metrics]), 2)
+    rows = panels(draw(study, predictions_paths=[predictions], metrics_paths=[metrics]), 2)
     assert {row[1].get_xlabel() for row in rows} == {"Dice 0.000: nothing"}
     assert all(len(row[1].images) == 1 for row in rows)
 
@@ -211,7 +211,7 @@ def other_prediction(tmp_path, paths):
     path = tmp_path / "paper/segmentation/segformer_b0/seed0/predictions.json"
     write_json(path, encode(small))
     return {
-        "prediction_paths": [path]
+        "predictions_paths": [path]
     }, r"predictions.json: the mask of busi/.* is \[9, 9\], but the image is"
 
 
