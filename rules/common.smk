@@ -73,9 +73,9 @@ def code(*rooms):
 def json_text(value):
     """A part of the config as one argument of a script, in the order of the config.
 
-    The report shows arguments inside a script element, which the text must not close.
+    The report puts arguments into a script element, which the text must not end.
     """
-    return json.dumps(value).replace("</", "<\\/")
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def as_json(value):

@@ -43,6 +43,23 @@ def test_null_takes_a_model_and_a_protocol_out(tmp_path):
     assert jobs(dry_run("--configfile", overlay).stdout)["train_classification"] == 7
 
 
+def test_a_study_without_a_task_has_none_of_its_jobs(tmp_path):
+    shown = dry_run("--configfile", write(tmp_path, models={"segmentation": None})).stdout
+    planned = jobs(shown)
+    assert planned["train_classification"] == 16 and planned["audit"] == planned["report"] == 1
+    assert not [name for name in planned if "segment" in name or name in ("make_masks", "tabulate_table4")]
+    assert "data/splits/grouped/segmentation.csv" not in shown
+
+
+def test_two_of_all_models_are_one_line_and_fetch_what_they_need(tmp_path):
+    overlay = write(tmp_path, only={"segmentation": ["segformer_b0", "convnext_tiny"]})
+    planned = jobs(dry_run("--configfile", overlay).stdout)
+    assert planned["train_segmentation"] == 2 * 2 and planned["fetch_archive"] == 1
+    assert not [
+        name for name in planned if "classif" in name or "detect" in name or name == "measure_leakage"
+    ]
+
+
 def test_a_new_model_is_one_entry(tmp_path):
     resnet = {"label": "ResNet-50", "timm": "resnet50", "batch_size": 8, "network": {}}
     done = dry_run("--configfile", write(tmp_path, models={"classification": {"resnet50": resnet}}))
@@ -78,6 +95,24 @@ def test_weights_that_nobody_described_stop_the_plan_and_are_named(tmp_path):
     done = dry_run("--configfile", overlay, check=False)
     assert done.returncode == 1
     assert "models.detection.swin_base.pretrained names swin_in22k" in done.stdout + done.stderr
+
+
+def test_no_path_of_the_config_is_read_by_the_shell(tmp_path):
+    donor = tmp_path / "donor.pth"
+    donor.touch()
+    weights = {"donor": {"file": "x$(touch X)y.pth", "urls": [f"file:{donor}"]}}
+    overlay = write(
+        tmp_path,
+        root=f"{tmp_path}/sub $(touch X)/it's `a`",
+        weights=weights,
+        models={"classification": {"convnext_atto": {"pretrained": "donor"}}},
+    )
+    shown = dry_run("--configfile", overlay, "--printshellcmds").stdout
+    commands = [line for line in shown.splitlines() if "python scripts/" in line]
+    assert len(commands) > 150
+    for command in commands:
+        bare = re.sub(r"'[^']*'", "", command.replace("'\"'\"'", ""))
+        assert "touch" not in bare and "`" not in bare, command
 
 
 def imported(module: str) -> set[str]:

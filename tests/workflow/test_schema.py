@@ -63,6 +63,15 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
             "sources: {busi: {sha256: abc}}",
             ["'abc' does not match", "['sources']['busi']['sha256']"],
         ),
+        ("seeds: [0]\nseeds: [1]", ["overlay.yaml: line 2 gives 'seeds' again"]),
+        ("only: {detection: [detr]}", ["only.detection names detr"]),
+        ('root: "a{b}"', ["'a{b}' does not match", "['root']"]),
+        (
+            "models: {detection: {convnext_small: {neck: rfp}}}",
+            ["'swin_base' was expected", "['models']['detection']['convnext_small']"],
+        ),
+        ("models: {segmentation: {segformer_b0: {backbone: b7}}}", ["'b7' is not one of"]),
+        ("models: {classification: {convnext_atto: {timm: convnext_atom}}}", ["did you mean convnext_atto"]),
         ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
         (
             "sources: {busi: {tasks: [counting]}}",
