@@ -12,7 +12,7 @@ import pytest
 import segmentation_files
 
 from busflow.audit import verdicts
-from busflow.audit.evidence import check_metrics, check_tables
+from busflow.audit.evidence import OF_TASKS, check_metrics, check_tables
 from busflow.audit.identities import identities, nano_matrix
 from busflow.audit.ledger import CHECKS, ledger
 from busflow.errors import BusflowError
@@ -255,6 +255,28 @@ def test_siblings_in_training_contradict_independent_subsets(judge):
     assert row["verdict"] == "contradicted"
     assert row["ours_paper_protocol"].startswith("90.0 %")
     assert row["ours_grouped"].startswith("0.0 %")
+
+
+@pytest.mark.parametrize("task", OF_TASKS)
+def test_a_study_without_a_task_is_asked_nothing_about_it(judge, study, tmp_path, task):
+    whole, settings = judge(), study_settings()
+    del settings["models"][task]
+    tables = [path for path in tmp_path.glob("*.csv") if path.stem not in OF_TASKS[task]]
+    leakage = [] if task == "classification" else study[1]["leakage"]
+    metrics = [path for path in study[1]["metrics"] if f"/{task}/" not in str(path)]
+    found = ledger(tables, leakage, metrics, settings).data.set_index("id")
+    assert list(found.index) == list(whole.index)
+    concerned = found["why"] == f"not in this study: {task}"
+    assert set(found.loc[concerned, "verdict"]) == {"not testable"}
+    heads = {"classification": "T2.counts", "detection": "T3.counts", "segmentation": "T4.counts"}
+    assert concerned[heads[task]] and not concerned[["T1.busi", "T2.sums"]].any()
+    assert found.loc[~concerned, "verdict"].equals(whole.loc[~concerned, "verdict"])
+
+
+def test_claims_find_their_columns_in_the_studys_tables(study):
+    for columns in OF_TASKS.values():
+        for name, wanted in columns.items():
+            assert set(wanted) - set(study[0][name].columns) == set(), name
 
 
 def test_a_missing_table_is_named(study, tmp_path):
