@@ -178,6 +178,7 @@ def _test_set(evidence: Evidence, ours: dict[str, Results]) -> Claim:
             "share of lesion pixels: implied by Table 7, and of our test set, split by the rule of Table 4",
             sources=["busi"],
             trained=False,
+            task="segmentation",
         ),
         corrected=f"{low:.1f} to {high:.1f} %",
         ours_paper_protocol=ours["paper"].share(),
