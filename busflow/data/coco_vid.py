@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from busflow.errors import BusflowError
+from busflow.files import is_plain
 
 
 def _is_number(value: object) -> bool:
@@ -14,7 +15,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value.isprintable()  # half a surrogate pair cannot be written to a file
+    return isinstance(value, str) and is_plain(value)
 
 
 def _is_list(value: object) -> bool:
@@ -69,12 +70,37 @@ def read_frame_list(path: Path, labels: tuple[str, ...]) -> FrameList:
         raise BusflowError(f"{path} is not valid JSON ({error}): unpack its archive again") from None
     records = {key: _list(content, key, path) for key in FIELDS}
     frames = FrameList()
-    categories = {
-        record["id"]: record["name"] for record in _well_formed(records, "categories", path, frames)
-    }
+    named = _well_formed(records, "categories", path, frames)
+    categories = {record["id"]: record["name"] for record in named}
     if frames.problems or len(categories) < len(records["categories"]):
         raise BusflowError(f"{path}: every entry of categories needs an id of its own and a name")
 
+    names = _list_frames(records, path, frames)
+    seen = set()
+    for annotation in _well_formed(records, "annotations", path, frames):
+        number = annotation["image_id"]
+        frame = names.get(number, "")
+        box = Box(
+            label=categories.get(annotation["category_id"], "none"),
+            xywh=tuple(annotation["bbox"]),
+            name=f"annotation {annotation['id']} of {path.name}",
+        )
+        if annotation["id"] in seen:
+            problem = f"duplicate id: {box.name} is there twice"
+        elif not frame:
+            problem = f"no such frame: {box.name} is for image id {number}, which names no frame"
+        else:
+            problem = _problem(annotation, box, labels, frames.boxes[frame])
+        if problem:
+            frames.problems.append((frame, problem))
+        else:
+            frames.boxes[frame].append(box)
+        seen.add(annotation["id"])
+    return frames
+
+
+def _list_frames(records: dict, path: Path, frames: FrameList) -> dict[float, str]:
+    """Enter the frames that are sound; return their file names by id."""
     names = {}
     images = list(_well_formed(records, "images", path, frames))
     uses = Counter(image["id"] for image in images)
@@ -89,29 +115,7 @@ def read_frame_list(path: Path, labels: tuple[str, ...]) -> FrameList:
             frames.boxes[name] = []
             if "width" in image or "height" in image:
                 frames.sizes[name] = (image.get("width"), image.get("height"))
-
-    seen = set()
-    for annotation in _well_formed(records, "annotations", path, frames):
-        frame = names.get(annotation["image_id"], "")
-        box = Box(
-            label=categories.get(annotation["category_id"], "none"),
-            xywh=tuple(annotation["bbox"]),
-            name=f"annotation {annotation['id']} of {path.name}",
-        )
-        if annotation["id"] in seen:
-            problem = f"duplicate id: {box.name} is there twice"
-        elif not frame:
-            problem = (
-                f"no such frame: {box.name} is for image id {annotation['image_id']}, which names no frame"
-            )
-        else:
-            problem = _problem(annotation, box, labels, frames.boxes[frame])
-        if problem:
-            frames.problems.append((frame, problem))
-        else:
-            frames.boxes[frame].append(box)
-        seen.add(annotation["id"])
-    return frames
+    return names
 
 
 def _problem(annotation: dict, box: Box, labels: tuple[str, ...], others: list[Box]) -> str:

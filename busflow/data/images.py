@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 MIN_SIDE = 8
 MAX_PIXELS = 50_000_000
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
-# Of 1406 real images (BUSI 780, Rodrigues 250, BUS-BRA 376) the flattest has 126 grey levels. A constant image
-# has one, a mask in the place of an image two, an empty frame with noise a handful.
+# The flattest of 1406 real images (BUSI 780, Rodrigues 250, BUS-BRA 376) has 126 grey levels. A constant
+# image has one, a mask in the place of an image two, an empty frame with noise a handful.
 MIN_LEVELS = 16
 # Of BUSI's 665 masks of lesions none touches a corner of the image and the largest covers 56 % of it; with
 # foreground and background swapped, every one touches all four corners.
