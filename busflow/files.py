@@ -136,8 +136,11 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def read_json(path: Path | str) -> object:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file; ValueError if it is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
 
 
 def write_csv(path: Path | str, table: pd.DataFrame) -> None:

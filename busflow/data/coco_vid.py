@@ -15,7 +15,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and is_plain(value)
+    return isinstance(value, str) and value != "" and is_plain(value)
 
 
 def _is_list(value: object) -> bool:

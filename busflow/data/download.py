@@ -29,8 +29,8 @@ def download(url: str, part: Path, max_bytes: int) -> str:
     When the connection or the process breaks, ``part`` stays, beside a note of what it is a part of. The next
     try asks for the rest; it begins anew when the server does not give it or has another file by now.
 
-    :raises BusflowError: the server cannot be reached, refuses, breaks the connection again and again, or sends
-        more than it announced or than ``max_bytes``; of what is too much, nothing is kept.
+    :raises BusflowError: the server cannot be reached, refuses, breaks the connection again and again, or
+        sends more than it announced or than ``max_bytes``; of what is too much, nothing is kept.
     """
     partial = _Partial(url, part, max_bytes)
     best, failures = partial.size, 0
@@ -80,6 +80,7 @@ class _Partial:
         if note is None or note["url"] != url:
             self.begin()
             return
+        check_size(note["total"], max_bytes)
         self.total, self.version = note["total"], note["version"]
         self.size, self.digest = path.stat().st_size, hashlib.sha256()
         with path.open("rb") as file:
@@ -116,9 +117,8 @@ class _Partial:
 
     def is_continued_by(self, response: requests.Response) -> bool:
         """Whether a 206 response holds the next bytes of the very same version."""
-        span = re.fullmatch(
-            rf"bytes ({NUMBER})-{NUMBER}/({NUMBER})", response.headers.get("Content-Range", "")
-        )
+        told = response.headers.get("Content-Range", "")
+        span = re.fullmatch(f"bytes ({NUMBER})-{NUMBER}/({NUMBER})", told)
         if span is None or (int(span[1]), int(span[2])) != (self.size, self.total):
             return False
         return self.version in (None, _version(response))
@@ -128,17 +128,14 @@ def _receive(session: requests.Session, partial: _Partial, bar: tqdm) -> None:
     """Take one response; return when the file is whole."""
     try:
         response = session.get(partial.url, headers=partial.request(), stream=True, timeout=TIMEOUT)
-    except (
-        requests.RequestException,
-        ValueError,
-    ) as error:  # ValueError: what urllib3 says of some broken URLs
+    except (requests.RequestException, ValueError) as error:  # ValueError: of some broken URLs
         raise BusflowError(_in_words(error)) from error
     with response:
         encoding = response.headers.get("Content-Encoding", "identity")
         if response.ok and encoding.lower() != "identity":
             # Its size before and after, its hash and its ranges would be of different bytes.
             raise BusflowError(
-                f"the server sends the file in another encoding ({encoding}) than was asked for"
+                f"the server sends the file encoded ({encoding}), though asked for it as it is"
             )
         if response.status_code == 200:
             length = _length(response)
@@ -173,7 +170,7 @@ def _session() -> requests.Session:
     )
     session = requests.Session()
     session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
-    # To follow a redirection, requests would read the whole page that comes with it, without an end if it has none.
+    # To follow a redirection, requests would read all of the page that comes with it, be it without an end.
     session.hooks["response"].append(lambda response, **_: response.close() if response.is_redirect else None)
     session.mount("http://", HTTPAdapter(max_retries=retry))
     session.mount("https://", HTTPAdapter(max_retries=retry))
@@ -192,8 +189,12 @@ def _read_note(part: Path) -> dict | None:
     except (FileNotFoundError, ValueError):
         return None
     known = isinstance(note, dict) and {"url", "total", "version"} <= note.keys()
-    is_sound = known and isinstance(note["total"], int) and isinstance(note["version"], str | None)
+    is_sound = known and isinstance(note["total"], int) and _is_header(note["version"])
     return note if is_sound and size <= note["total"] else None
+
+
+def _is_header(version: object) -> bool:
+    return version is None or (isinstance(version, str) and version.isascii() and files.is_plain(version))
 
 
 def _length(response: requests.Response) -> int | None:

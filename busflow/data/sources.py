@@ -91,8 +91,9 @@ def fetch_file(
         error.filename = error.filename or str(path)  # a failed write does not say where
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
+        place = error.filename2 or error.filename
         raise BusflowError(
-            f"{error.filename} is in the way of fetching {path.name}, or may not be touched ({error.strerror}); "
+            f"{place} is in the way of fetching {path.name}, or may not be touched ({error.strerror}); "
             "mend or remove it and run the same command again"
         ) from error
 
@@ -103,14 +104,16 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str, max_b
         raise BusflowError(f"{path} is no file; remove it and run the same command again")
     files.remove_temporaries(part, record, origin)
     expected = sha256.lower() if sha256 else _recorded(record, path.name)
-    attempts = [(path.as_uri(), path)] if path.exists() else []
+    attempts, note = [], {}
+    if path.exists():
+        attempts, note = [(path.as_uri(), path)], _read_origin(origin)
     attempts += [(url, part) for url in urls]
     failures = []
     for url, file in attempts:
         try:
             if file is path:
                 found = verify(path, expected)
-                _refuse_other_phantoms(_url(origin, found), urls, found)
+                _refuse_other_phantoms(_url(note, found), urls, found)
             else:
                 found = transfer(url, part, max_bytes)
                 _check(part, path.suffix, expected, found)
@@ -123,9 +126,10 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str, max_b
     else:
         raise BusflowError(_advice(path, expected, upstream, failures, None if sha256 else record))
     if file is part:
-        files.write_json(origin, {"sha256": found, "url": url})
+        note = {"sha256": found, "url": url}
+        files.write_json(origin, note)
         _publish(part, path)
-    fetched = Fetched(found, path.stat().st_size, _url(origin, found))
+    fetched = Fetched(found, path.stat().st_size, _url(note, found))
     if expected is None and not fetched.url.startswith(PHANTOM):  # the URL alone decides a phantom's bytes
         files.write_text(record, f"{found}  {path.name}\n")
     log.info("%s: %d bytes, sha256 %s, %s", path, fetched.bytes, fetched.sha256, fetched.url)
@@ -202,17 +206,22 @@ def _recorded(record: Path, name: str) -> str | None:
     return line[1]
 
 
-def _url(origin: Path, sha256: str) -> str:
+def _url(note: dict, sha256: str) -> str:
     """Where a file came from: the same answer when it is fetched and when it is found again."""
+    return note["url"] if note["sha256"] == sha256 else BY_HAND
+
+
+def _read_origin(origin: Path) -> dict:
+    """The note of the URL that a file came from; without one, of a person."""
     if not origin.exists():
-        return BY_HAND
+        return {"sha256": None, "url": BY_HAND}
     try:
         note = files.read_json(origin)
-        return note["url"] if note["sha256"] == sha256 else BY_HAND
+        return {key: str(note[key]) for key in ("sha256", "url")}
     except (ValueError, TypeError, KeyError) as error:
         raise BusflowError(
-            f"{origin}, which says where the file came from, is damaged; delete both to fetch it anew, or only "
-            "that note if you know the file to be the right one"
+            f"{origin}, which says where the file came from, is damaged; delete both to fetch it anew, "
+            "or only that note if you know the file to be the right one"
         ) from error
 
 

@@ -65,7 +65,7 @@ def _from_file(url: str, part: Path, max_bytes: int) -> str:
 
 
 def _from_google_drive(url: str, part: Path, max_bytes: int) -> str:
-    """By gdown, which keeps a partial file of its own and continues it at the next try if it may be so large."""
+    """By gdown, which keeps a partial file of its own and continues it at the next try."""
     link = f"https://drive.google.com/uc?id={urlsplit(url).path}" if url.startswith("gdrive:") else url
     digest = hashlib.sha256()
     with progress(part.stem) as bar:

@@ -482,7 +482,7 @@ def test_what_killed_writers_left_is_swept_away(site, path):
 def test_an_archive_that_is_no_plain_file_name_is_refused(path, tmp_path, name):
     settings = {"archive": name, "urls": [], "sha256": None, "max_bytes": 1, "homepage": ""}
     settings |= {"licence": "", "citation": ""}
-    with pytest.raises(BusflowError, match="make it a plain file name|cannot name a file in"):
+    with pytest.raises(BusflowError, match=r"make it a plain file name|cannot name a file in"):
         fetch_source("set", settings, path.parent, tmp_path / "set.json")
     assert not path.parent.exists()
 
