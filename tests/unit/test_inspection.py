@@ -165,7 +165,7 @@ def test_an_image_whose_mask_is_wrong_is_left_out_with_its_masks(busi, case):
 
 
 @pytest.mark.parametrize(
-    "lesion", [mask_of((0, 0, 37, 40)), mask_of((0, 0, 50, 30)), mask_of((0, 10, 50, 30), (0, 0, 1, 1))]
+    "lesion", [mask_of((0, 0, 37, 40)), mask_of((0, 0, 50, 30)), mask_of((0, 11, 50, 29), (0, 0, 1, 1))]
 )
 def test_a_large_lesion_at_up_to_three_corners_is_one(busi, lesion):
     save(busi / "benign" / "benign (1)_mask.png", lesion)
