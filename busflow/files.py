@@ -2,15 +2,22 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
+
+from busflow.errors import BusflowError
+
+MAX_PATH, MAX_PART = 1000, 255  # bytes of UTF-8 in the name of a member or image, and between its slashes
+RANDOM = 8  # characters that tempfile puts between its prefix and suffix
 
 
 def sha256(path: Path | str) -> str:
@@ -36,7 +43,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Yield a new hidden file in the folder of ``path``; it is removed if it is still there at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
         yield Path(name)
@@ -46,6 +53,47 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         raise
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def remove_temporaries(*paths: Path) -> None:
+    """Remove what killed writers of ``paths`` left beside them; for a job that alone writes these files."""
+    for path in paths:
+        for left in path.parent.glob(f"{glob.escape(_prefix(path))}{'?' * RANDOM}{glob.escape(path.suffix)}"):
+            left.unlink(missing_ok=True)
+
+
+def below(folder: Path, name: str) -> Path:
+    """The path of the file ``name`` (slashes between its parts) in ``folder``.
+
+    Raises:
+        BusflowError: the name leads out of the folder or cannot be a file's.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or not is_plain(name):
+        fault = "is empty or holds a control character"
+    elif name.startswith("/") or ".." in parts or "\\" in name:
+        fault = "may lead out of it (absolute, backslash or '..')"
+    elif is_too_long(name):
+        fault = f"is too long (at most {MAX_PART} bytes between slashes)"
+    else:
+        return folder.joinpath(*parts)
+    raise BusflowError(f"{name[:MAX_PART]!r} cannot name a file in {folder}: it {fault}")
+
+
+def is_plain(text: str) -> bool:
+    """Whether text has neither control characters nor half a surrogate pair, which no file can hold."""
+    return re.search("[\x00-\x1f\x7f\ud800-\udfff]", text) is None
+
+
+def is_too_long(name: str) -> bool:
+    """Whether a name (slashes between its parts) is longer than file systems take."""
+    return len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_PART for part in name.split("/"))
+
+
+def _prefix(path: Path) -> str:
+    """What names of temporary files for ``path`` begin with; cut, so that they are no longer than its own."""
+    room = MAX_PART - RANDOM - len(os.fsencode(path.suffix)) - len("..")
+    return f".{os.fsencode(path.name)[:room].decode(errors='ignore')}."
 
 
 def settle(temporary: Path, path: Path) -> None:
@@ -88,8 +136,11 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def read_json(path: Path | str) -> object:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file; ValueError if it is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
 
 
 def write_csv(path: Path | str, table: pd.DataFrame) -> None:

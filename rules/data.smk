@@ -45,7 +45,7 @@ rule fetch_archive:
 rule unpack_archive:
     input:
         script="scripts/unpack.py",
-        code=code("data/archives.py"),
+        code=code("data/archives.py", "data/zip_extent.py"),
         receipt="<data>/archives/{source}.json",
     output:
         directory("<data>/raw/{source}"),

@@ -1,12 +1,13 @@
 """Divide a task's images into train, val and test by one protocol."""
 
 import argparse
+from pathlib import Path
 
 import pandas as pd
 
 from busflow.cli import run, settings
 from busflow.data.splits import make_split
-from busflow.files import write_csv
+from busflow.files import remove_temporaries, write_csv
 
 
 def main() -> None:
@@ -16,8 +17,8 @@ def main() -> None:
     for table in ("--images", "--annotations", "--quarantine"):
         parser.add_argument(table, required=True, type=read, help=f"data/index/{table[2:]}.csv")
     parser.add_argument("--settings", required=True, type=settings, help="config's splits and sources")
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--excluded", required=True)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--excluded", required=True, type=Path)
     args = parser.parse_args()
     split, excluded = make_split(
         args.images,
@@ -27,6 +28,7 @@ def main() -> None:
         protocol=args.protocol,
         **args.settings,
     )
+    remove_temporaries(args.excluded, args.output)
     write_csv(args.excluded, excluded)
     write_csv(args.output, split)
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import unicodedata
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from py7zr.io import Py7zIO, WriterFactory
 
 from busflow import files
 from busflow.data.progress import progress
+from busflow.data.zip_extent import ambiguity
 from busflow.errors import BusflowError
 
 # Limits against decompression bombs. The largest real archive (Lin et al.) holds about 4 GB in 26,000 images,
@@ -26,7 +28,6 @@ MAX_RATIO = 50
 RATIO_FLOOR = 1 << 20
 
 CHUNK = 1 << 20
-MAX_PATH, MAX_PART = 1000, 255  # bytes of UTF-8 in a name, and between its slashes
 JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None
             member that could leave the folder, hide another or fill the disk; or ``folder`` is not empty.
     """
     archive, folder = Path(archive), Path(folder).resolve()
-    expected, found = files.read_json(receipt)["sha256"], files.sha256(archive)
+    expected, found = _fetched_sha256(receipt), files.sha256(archive)
     if found != expected:
         raise BusflowError(
             f"{archive} is not the file that was fetched (its sha256 is {found}, {receipt} says {expected}); "
@@ -65,6 +66,15 @@ def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     log.info("%s: %d files, %.1f MB unpacked into %s", archive.name, count, size / 1e6, folder)
+
+
+def _fetched_sha256(receipt: Path | str) -> str:
+    try:
+        return files.read_json(receipt)["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise BusflowError(
+            f"{receipt} is no receipt of a fetched archive; delete it and fetch it again"
+        ) from error
 
 
 def extract(archive: Path, folder: Path) -> tuple[int, int]:
@@ -92,6 +102,8 @@ def extract(archive: Path, folder: Path) -> tuple[int, int]:
         raise BusflowError(
             f"{archive} is damaged ({type(error).__name__}: {error}); delete it and fetch it again"
         ) from error
+    if not tree.files:
+        tree.refuse("it holds no file")
     return tree.files, tree.size
 
 
@@ -115,11 +127,11 @@ class _Tree:
         if self.members > MAX_MEMBERS:
             self.refuse(f"it has more than {MAX_MEMBERS} members")
         path = PurePosixPath(name)
-        if not path.parts or any(ord(character) < 32 for character in name):
+        if not path.parts or not files.is_plain(name):
             self.refuse(f"the name {name!r} is empty or holds a control character")
         if "\\" in name or path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
             self.refuse(f"{name!r} may lead out of its folder (absolute, drive letter, backslash or '..')")
-        if len(name.encode()) > MAX_PATH or any(len(part.encode()) > MAX_PART for part in path.parts):
+        if files.is_too_long(name):
             self.refuse(f"the name {name[:40]!r}... is too long")
         if not (is_folder or is_regular):
             self.refuse(f"{name!r} is a link or a device, not a file")
@@ -166,9 +178,9 @@ class _Tree:
 
 def _extract_zip(archive: Path, tree: _Tree) -> None:
     with zipfile.ZipFile(archive) as source:
+        if why := ambiguity(archive, source):
+            tree.refuse(why)
         members = source.infolist()
-        if _declared_members(archive) not in (len(members), 0xFFFF):  # 0xFFFF: too many for this field
-            raise zipfile.BadZipFile("its table of contents is not whole")
         for member in members:
             name = member.orig_filename  # zipfile cuts .filename at a NUL
             if member.flag_bits & 1:
@@ -183,19 +195,13 @@ def _extract_zip(archive: Path, tree: _Tree) -> None:
                         tree.append(path, data)
 
 
-def _declared_members(archive: Path) -> int:
-    """The number of members in a zip's last record, which zipfile does not compare with what it finds."""
-    with archive.open("rb") as file:
-        file.seek(max(0, archive.stat().st_size - 22 - 0xFFFF))  # the record and the longest comment
-        tail = file.read()
-    start = tail.rindex(b"PK\5\6") + 10
-    return int.from_bytes(tail[start : start + 2], "little")
-
-
 def _extract_7z(archive: Path, tree: _Tree) -> None:
     # Given an open file, py7zr decompresses in one thread: in order, and the first refusal stops it.
     try:
         with archive.open("rb") as file, py7zr.SevenZipFile(file) as source:
+            file.seek(12)  # where the place and size of its table of contents stand, which is at the end
+            if 32 + sum(struct.unpack("<QQ", file.read(16))) != archive.stat().st_size:
+                tree.refuse("something follows its end")
             for member in source.list():
                 tree.admit(member.filename, is_folder=member.is_directory, is_regular=member.is_file)
             source.extractall(tree.folder, factory=_SevenZipWriters(tree))

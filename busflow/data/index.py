@@ -10,7 +10,9 @@ from busflow.data.duplicates import find_duplicates, groups
 from busflow.data.errata import correct
 from busflow.data.inspection import QUARANTINE_COLUMNS, WITH_IMAGE
 from busflow.errors import BusflowError
-from busflow.files import write_csv
+from busflow.files import remove_temporaries, write_csv
+
+TABLES = ("images", "annotations", "quarantine")  # of a source, and of all
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +32,7 @@ def build_index(folders: list[Path], settings: dict, output: Path) -> None:
         BusflowError: too large a share of a source is in quarantine, or an image is there twice.
     """
     images, annotations, quarantine = (
-        pd.concat([_read(folder / f"{name}.csv") for folder in folders], ignore_index=True)
-        for name in ("images", "annotations", "quarantine")
+        pd.concat([_read(folder / f"{name}.csv") for folder in folders], ignore_index=True) for name in TABLES
     )
     thumbnails = np.concatenate([np.load(folder / "thumbnails.npy") for folder in folders])
     if images["image_id"].duplicated().any():
@@ -47,6 +48,7 @@ def build_index(folders: list[Path], settings: dict, output: Path) -> None:
     images = images.assign(unit=groups(corrected, pairs)).rename(columns={"unit": "group"})
     quarantine = pd.concat([quarantine, _withdrawn(corrected), contradictions(corrected, pairs)])
 
+    remove_temporaries(*(output / f"{name}.csv" for name in (*TABLES, "duplicates")))
     write_csv(output / "annotations.csv", annotations.sort_values("annotation_id", kind="stable"))
     write_csv(output / "quarantine.csv", quarantine.sort_values(["scope", "source", "path", "reason"]))
     write_csv(output / "duplicates.csv", pairs)

@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 
 from busflow.data.coco_vid import Box
-from busflow.data.images import THUMBNAIL_SIDE, UnusableImage, decode, decode_mask, pixel_sha256, thumbnail
+from busflow.data.images import (
+    THUMBNAIL_SIDE,
+    UnusableImage,
+    check_contrast,
+    decode,
+    decode_mask,
+    pixel_sha256,
+    thumbnail,
+)
 from busflow.data.readers import READERS, ImageFile, Layout
 from busflow.errors import BusflowError
 from busflow.files import atomic, write_csv
@@ -113,6 +121,7 @@ def _inspect(image: ImageFile, image_id: str) -> _Findings:
     data = image.path.read_bytes()
     try:
         grey = decode(data, image.path.suffix)
+        check_contrast(grey)
         lesions = [] if image.masks is None else _lesions(image, grey.shape)
     except UnusableImage as problem:
         problems = [(image.path, image_id, str(problem))]
@@ -123,6 +132,7 @@ def _inspect(image: ImageFile, image_id: str) -> _Findings:
     found = _Findings(thumbnail=thumbnail(grey))
     for box in image.boxes:
         try:
+            _check_belongs(box, image, width, height)
             x, y, w, h = clipped(box, width, height)
             lesions.append(
                 {"label": box.label, "x": x, "y": y, "w": w, "h": h, "area": w * h, "mask_path": ""}
@@ -145,6 +155,19 @@ def _inspect(image: ImageFile, image_id: str) -> _Findings:
         "upstream_split": image.upstream_split,
     }
     return found
+
+
+def _check_belongs(box: Box, image: ImageFile, width: int, height: int) -> None:
+    """Refuse a box that was drawn for another picture than this one."""
+    if image.listed_size not in (None, (width, height)):
+        listed = " × ".join(map(str, image.listed_size))
+        raise UnusableImage(
+            f"size of another frame: {box.name} is for {listed} px, the frame is {width} × {height} px"
+        )
+    if box.label != image.label:
+        raise UnusableImage(
+            f"contradictory label: {box.name} is {box.label}, its frame lies among the {image.label}"
+        )
 
 
 def clipped(box: Box, width: int, height: int) -> tuple[float, float, float, float]:

@@ -9,7 +9,7 @@ from PIL import Image
 from busflow.data.images import UnusableImage, decode, decode_mask
 from busflow.data.views import with_sizes
 from busflow.errors import BusflowError
-from busflow.files import atomic
+from busflow.files import atomic, below
 from busflow.labels import LESIONS
 
 CLASSES = ("background", *LESIONS)  # the values of an index mask, and a segmenter's outputs
@@ -28,9 +28,10 @@ def make_masks(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFr
         output: folder of the masks.
 
     Raises:
-        BusflowError: an image is not in the index; its masks are missing, of another size, not binary, or
-            at odds with its label; or no image of the train split has one of the two lesion labels. The
-            other splits may lack one: what is not defined without it is null in the metrics.
+        BusflowError: an image is not in the index; its id is no name of a file; its masks are missing, of
+            another size, not binary, or at odds with its label; or no image of the train split has one of the
+            two lesion labels. The other splits may lack one: what is not defined without it is null in the
+            metrics.
     """
     for label in LESIONS:
         if not ((split["split"] == "train") & (split["label"] == label)).any():
@@ -49,7 +50,7 @@ def load_mask(folder: Path, image_id: str) -> np.ndarray:
     """An image's index mask, uint8 [height, width] of the original image: 0, 1 ... are `CLASSES`.
 
     Raises:
-        BusflowError: the file is missing, damaged or no index mask.
+        BusflowError: the id is no name of a file, or the file is missing, damaged or no index mask.
     """
     path = _path(folder, image_id)
     try:
@@ -64,7 +65,7 @@ def load_mask(folder: Path, image_id: str) -> np.ndarray:
 
 
 def _path(folder: Path, image_id: str) -> Path:
-    return folder / f"{image_id}.png"
+    return below(folder, f"{image_id}.png")
 
 
 def _united(image: tuple, paths: list[Path]) -> np.ndarray:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from busflow.data.images import UnusableImage, decode, pixel_sha256
 from busflow.errors import BusflowError
-from busflow.files import atomic, write_csv
+from busflow.files import atomic, remove_temporaries, write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def pack(images: pd.DataFrame, size: int, threads: int, output_images: Path, out
     """
     distinct = images.sort_values(["pixel_sha256", "path"]).drop_duplicates("pixel_sha256")
     cv2.setNumThreads(1)
+    remove_temporaries(output_images, output_index)
     with ThreadPoolExecutor(threads) as pool:
         rows = pool.map(lambda row: letterbox(_decode_verified(*row), size), _rows(distinct))
         _write_array(output_images, tqdm(rows, "packing", len(distinct), unit=" images"), len(distinct), size)

@@ -25,7 +25,8 @@ class ImageFile:
     """An image and what its dataset says of it.
 
     ``unit`` names what is independent of all else (a video, a series, the image itself) by a path below
-    the layout's root. ``masks`` is None when the dataset has no masks.
+    the layout's root. ``listed_size`` is the width and height that the list of the boxes gives, unchecked;
+    None when it gives none. ``masks`` is None when the dataset has no masks.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class ImageFile:
     unit: str
     upstream_split: str = ""
     boxes: list[Box] = field(default_factory=list)
+    listed_size: tuple[object, object] | None = None
     masks: list[Path] | None = None
 
 
@@ -81,6 +83,7 @@ def lin(raw: Path) -> Layout:
             else:
                 frames[frame].upstream_split = split
                 frames[frame].boxes = boxes
+                frames[frame].listed_size = listed.sizes.get(frame)
     return layout
 
 

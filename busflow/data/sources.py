@@ -1,5 +1,6 @@
 """Fetching the files that a study starts from, and proving that they are the right ones."""
 
+import errno
 import logging
 import os
 import re
@@ -17,6 +18,8 @@ from busflow.errors import BusflowError
 SIGNATURES = {".zip": b"PK", ".7z": b"7z\xbc\xaf\x27\x1c"}
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 PHANTOM = "phantom:"
+BY_HAND = "dropped by hand"
+MAX_NAME = 200  # bytes; the files beside an archive have longer names than it
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +46,26 @@ def fetch_source(source: str, settings: dict, archives: Path | str, receipt: Pat
 
     Args:
         settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
-            None), ``homepage`` (or None), ``licence``, ``citation``.
+            None), ``max_bytes``, ``homepage`` (or None), ``licence``, ``citation``.
 
     Raises:
-        BusflowError: as ``fetch_file``.
+        BusflowError: as ``fetch_file``, or ``archive`` is no plain file name.
     """
     name, terms = settings["archive"], {key: settings[key] for key in ("licence", "citation")}
     upstream = settings["homepage"] or terms["citation"]
-    fetched = fetch_file(settings["urls"], Path(archives) / name, settings["sha256"], upstream)
+    if "/" in name or len(name.encode(errors="replace")) > MAX_NAME:
+        raise BusflowError(
+            f"sources.{source}.archive (or weights.{source}.file) is {name[:MAX_NAME]!r}: "
+            f"make it a plain file name without slashes, of at most {MAX_NAME} bytes"
+        )
+    path = files.below(Path(archives), name)
+    fetched = fetch_file(settings["urls"], path, settings["sha256"], upstream, settings["max_bytes"])
     files.write_json(receipt, {"source": source, "file": name, **asdict(fetched), **terms})
 
 
-def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: str) -> Fetched:
+def fetch_file(
+    urls: list[str], path: Path | str, sha256: str | None, upstream: str, max_bytes: int
+) -> Fetched:
     """Have the right file at ``path``: the one that lies there already, or what the first good URL gives.
 
     A wrong file goes to the folder ``quarantine`` beside ``path``, and the next URL is tried. What was
@@ -65,33 +76,46 @@ def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: 
         sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after
             (but not of phantoms, which their URL defines).
         upstream: where a person finds the file; told when no URL works.
+        max_bytes: the largest file that is taken from a URL.
 
     Raises:
-        BusflowError: no URL gave the right file; the message says how to put it there by hand.
+        BusflowError: no URL gave the right file; the message says how to put it there by hand. Or what lies
+            beside it is damaged or in the way.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path.with_name(f".{path.name}.lock")):
-            return _fetch(urls, path, sha256, upstream)
+            return _fetch(urls, path, sha256, upstream, max_bytes)
     except OSError as error:
         error.filename = error.filename or str(path)  # a failed write does not say where
-        raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = error.filename2 or error.filename
+        raise BusflowError(
+            f"{place} is in the way of fetching {path.name}, or may not be touched ({error.strerror}); "
+            "mend or remove it and run the same command again"
+        ) from error
 
 
-def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fetched:
+def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str, max_bytes: int) -> Fetched:
     part, record, origin = (path.with_name(path.name + end) for end in (".part", ".sha256", ".origin.json"))
-    expected = sha256.lower() if sha256 else _recorded(record)
-    attempts = [(path.as_uri(), path)] if path.exists() else []
+    if path.exists() and not path.is_file():
+        raise BusflowError(f"{path} is no file; remove it and run the same command again")
+    files.remove_temporaries(part, record, origin)
+    expected = sha256.lower() if sha256 else _recorded(record, path.name)
+    attempts, note = [], {}
+    if path.exists():
+        attempts, note = [(path.as_uri(), path)], _read_origin(origin)
     attempts += [(url, part) for url in urls]
     failures = []
     for url, file in attempts:
         try:
             if file is path:
                 found = verify(path, expected)
-                _refuse_other_phantoms(_url(origin, found), urls, found)
+                _refuse_other_phantoms(_url(note, found), urls, found)
             else:
-                found = transfer(url, part)
+                found = transfer(url, part, max_bytes)
                 _check(part, path.suffix, expected, found)
             break
         except Refused as refusal:
@@ -102,9 +126,10 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fe
     else:
         raise BusflowError(_advice(path, expected, upstream, failures, None if sha256 else record))
     if file is part:
-        files.write_json(origin, {"sha256": found, "url": url})
+        note = {"sha256": found, "url": url}
+        files.write_json(origin, note)
         _publish(part, path)
-    fetched = Fetched(found, path.stat().st_size, _url(origin, found))
+    fetched = Fetched(found, path.stat().st_size, _url(note, found))
     if expected is None and not fetched.url.startswith(PHANTOM):  # the URL alone decides a phantom's bytes
         files.write_text(record, f"{found}  {path.name}\n")
     log.info("%s: %d bytes, sha256 %s, %s", path, fetched.bytes, fetched.sha256, fetched.url)
@@ -171,19 +196,33 @@ def _quarantine(file: Path, path: Path, reason: str) -> Path:
     return file.replace(place)
 
 
-def _recorded(record: Path) -> str | None:
+def _recorded(record: Path, name: str) -> str | None:
     if not record.exists():
         return None
-    line = re.match(r"([0-9a-f]{64}) [ *]", record.read_text(encoding="utf-8"))
+    text = record.read_text(encoding="utf-8", errors="replace")
+    line = re.fullmatch(rf"([0-9a-f]{{64}}) [ *]{re.escape(name)}\s*", text)
     if line is None:
-        raise BusflowError(f"{record} is not what sha256sum writes; correct it, or delete it")
+        raise BusflowError(f"{record} is not what sha256sum writes of {name}; correct it, or delete it")
     return line[1]
 
 
-def _url(origin: Path, sha256: str) -> str:
+def _url(note: dict, sha256: str) -> str:
     """Where a file came from: the same answer when it is fetched and when it is found again."""
-    note = files.read_json(origin) if origin.exists() else {}
-    return note["url"] if note.get("sha256") == sha256 else "dropped by hand"
+    return note["url"] if note["sha256"] == sha256 else BY_HAND
+
+
+def _read_origin(origin: Path) -> dict:
+    """The note of the URL that a file came from; without one, of a person."""
+    if not origin.exists():
+        return {"sha256": None, "url": BY_HAND}
+    try:
+        note = files.read_json(origin)
+        return {key: str(note[key]) for key in ("sha256", "url")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise BusflowError(
+            f"{origin}, which says where the file came from, is damaged; delete both to fetch it anew, "
+            "or only that note if you know the file to be the right one"
+        ) from error
 
 
 def _advice(path: Path, expected: str | None, upstream: str, failures: list[str], record: Path | None) -> str:

@@ -1,7 +1,8 @@
 """Bringing what a URL names to a file: one function for each kind of URL."""
 
+import glob
 import hashlib
-import os
+import stat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -9,43 +10,53 @@ import gdown
 import requests
 
 from busflow import files
-from busflow.data.download import CHUNK, RETRIES, TIMEOUT, discard, download
+from busflow.data.download import CHUNK, RETRIES, TIMEOUT, check_size, discard, download
 from busflow.data.progress import progress
 from busflow.errors import BusflowError
 
 GOOGLE_DRIVE = ("drive.google.com", "docs.google.com")
 
 
-def transfer(url: str, part: Path) -> str:
+def transfer(url: str, part: Path, max_bytes: int) -> str:
     """Bring what ``url`` names to ``part`` and return the SHA-256 of its bytes; nothing is checked yet.
 
     Args:
         url: ``https:``, ``http:``, ``file:`` (absolute, or relative to the working folder;
             percent-encoded), ``gdrive:<id>`` or a link of Google Drive, or ``phantom:<layout>?...``.
+        max_bytes: nothing larger is taken (but phantoms, which their URL defines).
 
     Raises:
-        BusflowError: it cannot be had, with the reason.
+        BusflowError: it cannot be had or is too large, with the reason.
     """
-    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    try:
+        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname
+    except ValueError as error:
+        raise BusflowError(f"it is no URL ({error})") from error
     if scheme in ("http", "https") and host not in GOOGLE_DRIVE:
-        return download(url, part)
+        return download(url, part, max_bytes)
     discard(part)  # the other kinds do not continue what HTTP left
     if scheme == "gdrive" or host in GOOGLE_DRIVE:
-        return _from_google_drive(url, part)
+        return _from_google_drive(url, part, max_bytes)
     if scheme == "file":
-        return _from_file(url, part)
+        return _from_file(url, part, max_bytes)
     if scheme == "phantom":
         return _from_phantoms(url, part)
     raise BusflowError("its kind is unknown; https:, http:, file:, gdrive: and phantom: are known")
 
 
-def _from_file(url: str, part: Path) -> str:
+def _from_file(url: str, part: Path, max_bytes: int) -> str:
     place, digest = Path(unquote(urlsplit(url).path)), hashlib.sha256()
     try:
+        status = place.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, and a device has no end
+            raise BusflowError(f"{place.absolute()} is no file")
         source = place.open("rb")
     except OSError as error:
         raise BusflowError(f"{place.absolute()} cannot be read: {error.strerror}") from error
-    with source, part.open("wb") as target, progress(part.stem, os.fstat(source.fileno()).st_size) as bar:
+    except ValueError as error:  # a NUL, or half a surrogate pair
+        raise BusflowError(f"{str(place)!r} cannot be a file's name") from error
+    check_size(status.st_size, max_bytes)
+    with source, part.open("wb") as target, progress(part.stem, status.st_size) as bar:
         while data := source.read(CHUNK):
             target.write(data)
             digest.update(data)
@@ -53,13 +64,19 @@ def _from_file(url: str, part: Path) -> str:
     return digest.hexdigest()
 
 
-def _from_google_drive(url: str, part: Path) -> str:
+def _from_google_drive(url: str, part: Path, max_bytes: int) -> str:
     """By gdown, which keeps a partial file of its own and continues it at the next try."""
     link = f"https://drive.google.com/uc?id={urlsplit(url).path}" if url.startswith("gdrive:") else url
     digest = hashlib.sha256()
     with progress(part.stem) as bar:
 
         def show(done: int, total: int | None) -> None:
+            try:
+                check_size(max(done, total or 0), max_bytes)
+            except BusflowError:
+                for partial in part.parent.glob(f"{glob.escape(part.name)}*.part"):
+                    partial.unlink()
+                raise
             bar.total = total
             bar.update(done - bar.n)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from busflow.errors import BusflowError
-from busflow.files import write_json
+from busflow.files import remove_temporaries, write_json
 from busflow.labels import LESIONS, SPLITS
 
 
@@ -29,6 +29,7 @@ def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFr
     """
     split = with_sizes(split, images)
     boxes = _clipped(annotations.merge(split, on="image_id", suffixes=("_upstream", "")))
+    remove_temporaries(*(output / f"{name}.json" for name in SPLITS))
     for name in SPLITS:
         view = _coco(split[split["split"] == name], boxes[boxes["split"] == name])
         if not view["annotations"]:

@@ -61,6 +61,7 @@ def test_fetching(disk, tmp_path):
         "archive": "set.zip",
         "urls": [(tmp_path / "set.zip").as_uri()],
         "sha256": sha256(tmp_path / "set.zip"),
+        "max_bytes": 10_000_000,
         "homepage": "https://example.org",
         "licence": "none",
         "citation": "none",

@@ -1,8 +1,10 @@
 import errno
+import io
 import json
 import stat
 import subprocess
 import sys
+import types
 import unicodedata
 import warnings
 import zipfile
@@ -154,7 +156,109 @@ def test_members_that_take_the_same_place_are_refused(make, first, second):
     assert "take the same place (duplicates, or different only by case or Unicode form)" in said
 
 
+# --- more than one reading
+
+
+def hidden_table(tmp_path) -> bytes:
+    """The table of contents and the end of another zip."""
+    make_zip(tmp_path / "other.zip", [("evil.png", b"!")])
+    data = (tmp_path / "other.zip").read_bytes()
+    (tmp_path / "other.zip").unlink()
+    return data[data.index(b"PK\1\2") :]
+
+
+def commented(data: bytes, comment: bytes) -> bytes:
+    return data[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
+def with_table_moved(data: bytes, inserted: bytes) -> bytes:
+    """Something between the members and the table of contents, to which the end leads all the same."""
+    start = int.from_bytes(data[-6:-2], "little")
+    end = data[start:-6] + (start + len(inserted)).to_bytes(4, "little") + data[-2:]
+    return data[:start] + inserted + end
+
+
+AMBIGUOUS = {
+    "table in the comment": (commented, "there is something hidden before"),
+    "data after the end": (
+        lambda data, _: data + b"tail",
+        "its comment may be taken for another table of contents, or something follows its end",
+    ),
+    "data before the first member": (
+        lambda data, _: b"PK\3\4" + data,
+        "there is something hidden before 'set/benign/a (1).png', or members overlap",
+    ),
+    "another table before the table": (
+        with_table_moved,
+        "there is something hidden before its table of contents",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_a_zip_that_may_be_read_in_two_ways_is_refused(tmp_path, case):
+    spoil, why = AMBIGUOUS[case]
+    make_zip(tmp_path / "set.zip", TREE.items())
+    table = hidden_table(tmp_path)
+    (tmp_path / "set.zip").write_bytes(spoil((tmp_path / "set.zip").read_bytes(), table))
+    assert f"is refused: {why}" in refusal(tmp_path / "set.zip")
+
+
+def test_an_end_in_the_comment_of_a_member_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        member = zipfile.ZipInfo("a.png")
+        member.comment = hidden_table(tmp_path)[-22:]
+        archive.writestr(member, b"1")
+    assert "its comment may be taken for another table of contents" in refusal(tmp_path / "set.zip")
+
+
+def test_members_that_overlap_are_refused(tmp_path):
+    make_zip(tmp_path / "set.zip", [("a.png", b"1" * 50), ("b.png", b"1" * 50)])
+    data = bytearray((tmp_path / "set.zip").read_bytes())
+    second = data.rindex(b"PK\1\2")
+    data[second + 42 : second + 46] = bytes(4)
+    (tmp_path / "set.zip").write_bytes(data)
+    assert "members overlap" in refusal(tmp_path / "set.zip")
+
+
+def test_a_zip_with_a_plain_comment_or_a_zip_inside_or_written_to_a_pipe_is_unpacked(tmp_path):
+    make_zip(tmp_path / "inner.zip", TREE.items())
+    members = {**TREE, "inner.zip": (tmp_path / "inner.zip").read_bytes()}
+    written = io.BytesIO()
+    pipe = types.SimpleNamespace(
+        write=written.write, flush=written.flush
+    )  # so that sizes follow their members
+    with zipfile.ZipFile(pipe, "w") as archive:
+        archive.comment = b"made by hand"
+        for name, data in members.items():
+            archive.writestr(name, data)
+    (tmp_path / "set.zip").write_bytes(written.getvalue())
+    assert tree(unpacked(tmp_path / "set.zip")) == members
+
+
+def test_a_zip_of_many_members_is_unpacked(tmp_path, monkeypatch):
+    """Their number stands in a zip64 record."""
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 2)
+    make_zip(tmp_path / "set.zip", TREE.items())
+    assert b"PK\6\6" in (tmp_path / "set.zip").read_bytes()
+    assert tree(unpacked(tmp_path / "set.zip")) == TREE
+
+
+def test_a_7z_with_data_after_its_end_is_refused(tmp_path):
+    make_7z(tmp_path / "set.7z", TREE.items())
+    with (tmp_path / "set.7z").open("ab") as file:
+        file.write(b"tail")
+    assert "is refused: something follows its end" in refusal(tmp_path / "set.7z")
+
+
 # --- kinds
+
+
+@pytest.mark.parametrize(
+    "members", [[("set/", b""), ("set/hollow/", b"")], [("__MACOSX/._a.png", b"1"), ("set/", b"")], []]
+)
+def test_an_archive_that_unpacks_to_no_file_is_refused(make, members):
+    assert "is refused: it holds no file" in refusal(make(members))
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK])
@@ -257,6 +361,15 @@ def test_an_archive_that_was_swapped_after_the_fetch_is_not_opened(make):
     said = refusal(make(TREE.items()), sha256="0" * 64)
     assert "is not the file that was fetched" in said
     assert "receipt.json says 0000" in said
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_receipt_is_named(make, content):
+    archive = make(TREE.items())
+    receipt = archive.with_name("receipt.json")
+    receipt.write_text(content)
+    with pytest.raises(BusflowError, match=f"{receipt} is no receipt of a fetched archive"):
+        unpack(archive, receipt, archive.with_name("raw"))
 
 
 def test_an_archive_of_another_kind_is_refused(tmp_path):

@@ -81,6 +81,18 @@ BAD_RECORDS = {
         ("annotations", 0, {"bbox": None}),
         [("", "broken record: val.json, annotations[0] lacks a proper bbox")],
     ),
+    "true as an id": (
+        ("annotations", 0, {"id": True, "image_id": True, "category_id": True}),
+        [("", "broken record: val.json, annotations[0] lacks a proper id, image_id, category_id")],
+    ),
+    "true as a number of pixels": (
+        ("annotations", 0, {"bbox": [True, 2, 3, 4]}),
+        [("a.png", "broken box: annotation 1 of val.json is [True, 2, 3, 4], not four numbers")],
+    ),
+    "the box of another annotation": (
+        ("annotations", 1, {"image_id": 1, "bbox": [1.0, 2, 3, 4]}),
+        [("a.png", "box twice: annotation 2 of val.json is [1.0, 2, 3, 4], as another of its frame")],
+    ),
     "unhashable ids": (
         ("annotations", 0, {"image_id": [1], "category_id": {}}),
         [("", "broken record: val.json, annotations[0] lacks a proper image_id, category_id")],
@@ -96,6 +108,50 @@ def test_a_bad_annotation_is_left_out_and_named(tmp_path, case):
     boxes, problems = read(tmp_path, value)
     assert problems == expected
     assert sorted(len(found) for found in boxes.values()) == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["\ud800.png", "a\0.png", "a\n.png", ""])
+def test_a_frame_whose_name_no_file_can_have_is_left_out(tmp_path, name):
+    value = content()
+    value["images"][0]["file_name"] = name
+    boxes, problems = read(tmp_path, value)
+    assert list(boxes) == ["b.png"]
+    assert problems[0] == ("", "broken record: val.json, images[0] lacks a proper file_name")
+
+
+def test_names_in_any_script_are_frames(tmp_path):
+    value = content()
+    value["images"][0]["file_name"] = "échographie\u202f1\u3000\U0001f600.png"
+    boxes, problems = read(tmp_path, value)
+    assert (len(boxes), problems) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (
+            '"id": 1, "image_id"',
+            '"bbox": [], "id": 1, "image_id"',
+            "annotations[0] has the keys ['bbox'] twice",
+        ),
+        ('"file_name": "a.png"', '"file_name": "a.png", "id": 9', "images[0] has the keys ['id'] twice"),
+    ],
+)
+def test_a_record_with_a_key_twice_is_left_out(tmp_path, old, new, problem):
+    text = json.dumps(content())
+    assert old in text
+    (tmp_path / "val.json").write_text(text.replace(old, new))
+    frames = read_frame_list(tmp_path / "val.json", LABELS)
+    assert frames.problems[0] == ("", f"broken record: val.json, {problem}")
+    assert frames.boxes["b.png"]
+    assert not frames.boxes.get("a.png")
+
+
+def test_the_sizes_that_a_list_gives_are_kept(tmp_path):
+    value = content()
+    value["images"][0].update(width=50, height=40)
+    (tmp_path / "val.json").write_text(json.dumps(value))
+    assert read_frame_list(tmp_path / "val.json", LABELS).sizes == {"a.png": (50, 40)}
 
 
 def test_frames_that_share_an_id_have_no_boxes_since_no_one_knows_whose(tmp_path):
@@ -149,6 +205,18 @@ DAMAGED = {
     "not an object": (b"[]", " has no list of categories: it is not the dataset's COCO-VID file"),
     "no annotations": (WHOLE.replace("annotations", "boxes").encode(), " has no list of annotations"),
     "empty list": (json.dumps({**content(), "images": []}).encode(), " has no list of images"),
+    "two lists": (
+        WHOLE.replace('"videos"', '"annotations"').encode(),
+        " has two lists of annotations, and only one can count: unpack its archive again",
+    ),
+    "two names of a category": (
+        WHOLE.replace('"id": 2, "name"', '"id": 1, "name"').encode(),
+        ": every entry of categories needs an id of its own and a name",
+    ),
+    "true as a category": (
+        WHOLE.replace('{"id": 1, "name"', '{"id": true, "name"', 1).encode(),
+        ": every entry of categories needs",
+    ),
     "nameless category": (WHOLE.replace('"name"', '"title"').encode(), ": every entry of categories needs"),
 }
 

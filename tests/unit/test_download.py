@@ -1,4 +1,6 @@
+import contextlib
 import errno
+import gzip
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +12,7 @@ from busflow.data import download as module
 from busflow.data.download import download
 from busflow.errors import BusflowError
 
+LIMIT = 10_000_000
 FILE, OTHER = (np.random.default_rng(seed).bytes(700_000) for seed in (1, 2))
 
 
@@ -36,6 +39,9 @@ class Site:
         if mood.isdigit():
             handler.send_error(int(mood))
             return
+        if mood.startswith("endless"):
+            self.answer_without_end(handler, mood)
+            return
         start, total, wanted = 0, len(self.body), handler.headers.get("If-Range", self.etag)
         is_current = wanted == self.etag or mood == "ignores If-Range"
         if "Range" in handler.headers and mood != "no ranges" and is_current:
@@ -44,15 +50,30 @@ class Site:
             start = 7
         body = self.body[start : start + 1000 if mood == "a piece" else None]
         handler.send_response(206 if start else 200)
+        if mood in ("gzip", "identity"):
+            handler.send_header("Content-Encoding", mood)
         if start:
             handler.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{total}")
         if mood != "no length":
-            handler.send_header("Content-Length", str(len(body)))
+            lengths = {"huge length": "9" * 12, "nonsensical length": "9" * 5000}
+            handler.send_header("Content-Length", lengths.get(mood, str(len(body))))
         if self.etag:
             handler.send_header("ETag", self.etag)
         handler.end_headers()
         sent = {"drop": len(body) // 2, "drop at once": 0}.get(mood, len(body))
         handler.wfile.write(body[:sent])
+
+    def answer_without_end(self, handler: BaseHTTPRequestHandler, mood: str) -> None:
+        start = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        is_redirection = mood == "endless redirection"
+        handler.send_response(302 if is_redirection else 206 if start else 200)
+        handler.send_header("Location", self.url)
+        handler.send_header("ETag", self.etag)
+        handler.send_header("Content-Range", f"bytes {start}-{len(self.body) - 1}/{len(self.body)}")
+        handler.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                handler.wfile.write(bytes(100_000))
 
 
 @pytest.fixture
@@ -71,15 +92,15 @@ def part(tmp_path):
 
 def receive(url, part) -> bytes:
     """Download, check the hash that is returned and that nothing else is left; give the bytes."""
-    digest = download(url, part)
+    digest = download(url, part, LIMIT)
     assert digest == hashlib.sha256(part.read_bytes()).hexdigest()
     assert list(part.parent.iterdir()) == [part]
     return part.read_bytes()
 
 
-def failure(url, part) -> str:
+def failure(url, part, limit=LIMIT) -> str:
     with pytest.raises(BusflowError) as caught:
-        download(url, part)
+        download(url, part, limit)
     return str(caught.value)
 
 
@@ -235,6 +256,87 @@ def test_a_full_disk_keeps_the_part(site, part, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(module._Partial, "append", full)
-        download(site.url, part)
+        download(site.url, part, LIMIT)
     assert receive(site.url, part) == FILE
     assert "Range" in site.requests[1]
+
+
+TOO_LARGE = "the file is larger than max_bytes = 900000; if it is to be, raise that key of sources.<id>"
+
+
+def test_an_answer_without_an_end_is_broken_off_and_not_kept(site, part):
+    site.moods = ["endless"]
+    assert failure(site.url, part, 900_000).startswith(TOO_LARGE)
+    assert list(part.parent.iterdir()) == []
+
+
+def test_a_rest_without_an_end_is_broken_off_at_the_announced_size(site, part, monkeypatch):
+    interrupt(site, part, monkeypatch)
+    site.moods = ["endless"]
+    assert failure(site.url, part) == "the server sends more than the 700000 bytes it announced"
+    assert list(part.parent.iterdir()) == []
+
+
+def test_the_page_of_a_redirection_is_not_read(site, part):
+    site.moods = ["endless redirection"]
+    assert receive(site.url, part) == FILE
+
+
+def test_a_file_that_is_announced_too_large_is_not_begun(site, part):
+    site.moods = ["huge length"]
+    assert failure(site.url, part, 900_000).startswith(TOO_LARGE)
+    assert part.stat().st_size == 0
+
+
+def test_a_file_of_just_the_largest_size_is_taken(site, part):
+    download(site.url, part, len(FILE))
+    assert part.read_bytes() == FILE
+
+
+def test_a_nonsensical_length_counts_as_none(site, part):
+    site.moods = ["nonsensical length"]
+    assert receive(site.url, part) == FILE
+
+
+def test_an_encoded_body_is_refused_unread(site, part):
+    site.body, site.moods = gzip.compress(bytes(5_000_000)), ["gzip"]
+    assert failure(site.url, part) == "the server sends the file encoded (gzip), though asked for it as it is"
+    assert site.requests[0]["Accept-Encoding"] == "identity"
+    assert part.stat().st_size == 0
+
+
+def test_the_encoding_that_is_none_is_no_encoding(site, part):
+    site.moods = ["identity"]
+    assert receive(site.url, part) == FILE
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda note: note[:20],
+        lambda note: b"\xff" + note,
+        lambda note: b"[" * 100_000,
+        lambda note: b"[1]",
+        lambda note: note.replace(b"total", b"sum"),
+        lambda note: note.replace(b"700000", b"null"),
+        lambda note: note.replace(b"700000", b"7"),
+        lambda note: note.replace(b'"\\"v1\\""', b"1"),
+        lambda note: note.replace(b"v1", b"v\\n1"),
+        lambda note: note.replace(b"v1", b"\\ud800"),
+    ],
+)
+def test_a_part_whose_note_is_damaged_is_begun_anew(site, part, monkeypatch, damage):
+    interrupt(site, part, monkeypatch)
+    note = part.with_name(f"{part.name}.json")
+    intact = note.read_bytes()
+    note.write_bytes(damage(intact))
+    assert note.read_bytes() != intact
+    assert receive(site.url, part) == FILE
+    assert "Range" not in site.requests[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://127.0.0.1:99999/", "http://a..b/", "http://127.0.0.1/\ud800"]
+)
+def test_a_broken_url_is_an_error(part, url):
+    assert failure(url, part)

@@ -135,3 +135,28 @@ def test_thumbnail_averages_areas():
     expected = tiles.reshape(64, 2, 64, 3).mean(axis=(1, 3))
     assert np.abs(thumbnail(tiles) - expected).max() <= 1
     assert thumbnail(GREY).shape == (images.THUMBNAIL_SIDE, images.THUMBNAIL_SIDE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("PNG", ".png"), ("GIF", ".gif"), ("TIFF", ".tif"), ("WEBP", ".webp")]
+)
+def test_several_frames_in_one_file_are_refused(kind, suffix):
+    frames = [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert refusal(data, suffix) == "several frames: it holds 2 pictures, not one"
+
+
+def test_a_hidden_frame_behind_a_default_picture_is_refused():
+    hidden = Image.fromarray(GREY[::-1].copy())
+    data = encoded(Image.fromarray(GREY), default_image=True, save_all=True, append_images=[hidden])
+    assert refusal(data).startswith("several frames: it holds 2 pictures")
+
+
+@pytest.mark.parametrize("levels", [1, 2, images.MIN_LEVELS - 1])
+def test_an_image_of_hardly_any_grey_levels_is_no_ultrasound(levels):
+    with pytest.raises(UnusableImage, match=f"no ultrasound image: it has {levels} grey levels, 7 to "):
+        images.check_contrast(7 + GREY % levels)
+
+
+def test_a_faint_image_has_contrast_enough():
+    images.check_contrast(GREY % images.MIN_LEVELS)

@@ -199,3 +199,11 @@ def test_the_script_builds_the_index(study):
     command = [sys.executable, SCRIPT, "--settings", json.dumps(study.settings), "--output", study.output]
     subprocess.run([*command, "--sources", *study.read()], check=True)
     assert (study.output / "images.csv").exists()
+
+
+def test_what_a_killed_run_left_is_swept_away(study):
+    study.output.mkdir()
+    for name in ("images", "annotations", "quarantine", "duplicates"):
+        (study.output / f".{name}.csv.abcd1234.csv").write_text("half")
+    study.index()
+    assert list(study.output.glob(".*")) == []

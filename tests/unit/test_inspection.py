@@ -130,6 +130,21 @@ MASKS = {
         lambda path: save(path, np.full((40, 50), 255, np.uint8)),
         "mask not binary: benign (1)_mask.png has 1 grey levels, 255 the lowest",
     ),
+    "swapped": (
+        "benign",
+        lambda path: save(path, ~LESION),
+        "swapped mask: benign (1)_mask.png marks 85% of the image or all its corners as lesion",
+    ),
+    "swapped around a large lesion": (
+        "malignant",
+        lambda path: save(path, ~mask_of((1, 1, 48, 38))),
+        "swapped mask: malignant (1)_mask.png marks 9% of the image or all its corners as lesion",
+    ),
+    "swapped around a lesion in a corner": (
+        "benign",
+        lambda path: save(path, ~mask_of((0, 0, 20, 15))),
+        "swapped mask: benign (1)_mask.png marks 85% of the image or all its corners as lesion",
+    ),
     "truncated": ("benign", damage, "unusable mask: benign (1)_mask.png is damaged: "),
 }
 
@@ -147,6 +162,72 @@ def test_an_image_whose_mask_is_wrong_is_left_out_with_its_masks(busi, case):
     assert set(quarantine["image_id"]) == {f"busi/{label}/{label} (1)"}
     assert f"busi/{label}/{label} (1)" not in {*images["image_id"], *annotations["image_id"]}
     assert len(images) == 5
+
+
+@pytest.mark.parametrize(
+    "lesion", [mask_of((0, 0, 37, 40)), mask_of((0, 0, 50, 30)), mask_of((0, 11, 50, 29), (0, 0, 1, 1))]
+)
+def test_a_large_lesion_at_up_to_three_corners_is_one(busi, lesion):
+    save(busi / "benign" / "benign (1)_mask.png", lesion)
+    _, annotations, quarantine = read(busi.parent, "busi")
+    assert quarantine.empty
+    assert annotations["area"].iloc[0] == lesion.sum()
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((40, 50), np.uint8), np.full((40, 50), 255, np.uint8), LESION])
+def test_an_image_without_contrast_is_left_out_with_its_masks(busi, pixels):
+    save(busi / "benign" / "benign (1).png", pixels)
+    images, _, quarantine = read(busi.parent, "busi")
+    assert len(images) == 5
+    assert (
+        quarantine["reason"].str.contains("no ultrasound image: it has [12] grey levels").tolist()
+        == [True] * 2
+    )
+    assert set(quarantine["image_id"]) == {"busi/benign/benign (1)"}
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "reason"),
+    [
+        (
+            "images",
+            {"width": 50, "height": 41},
+            "size of another frame: annotation 1 of {} is for 50 × 41 px",
+        ),
+        (
+            "images",
+            {"width": 40, "height": 50},
+            "size of another frame: annotation 1 of {} is for 40 × 50 px",
+        ),
+        ("images", {"width": 50}, "size of another frame: annotation 1 of {} is for 50 × None px"),
+        (
+            "annotations",
+            {"category_id": 2},
+            "contradictory label: annotation 1 of {} is malignant, its frame lies",
+        ),
+    ],
+)
+def test_a_box_of_another_frame_or_label_is_left_out_and_its_frame_stays(lin, key, values, reason):
+    lin.lists["train"][key][0].update(values)
+    lin.write()
+    images, annotations, quarantine = read(lin.raw, "lin")
+    assert (len(images), len(annotations)) == (9, 5)
+    assert quarantine["reason"].str.startswith(reason.format(TRAIN)).tolist() == [True]
+    assert quarantine["image_id"].tolist() == [""]
+
+
+def test_a_box_of_a_frame_of_the_listed_size_is_taken(lin):
+    lin.lists["train"]["images"][0].update(width=50, height=40.0)
+    lin.write()
+    assert len(read(lin.raw, "lin")[1]) == 6
+
+
+def test_a_name_that_no_file_can_have_does_not_stop_the_source(lin):
+    lin.lists["train"]["images"][0]["file_name"] = "\ud800.png"
+    lin.write()
+    images, annotations, quarantine = read(lin.raw, "lin")
+    assert (len(images), len(annotations), len(quarantine)) == (9, 5, 2)
+    assert quarantine["reason"].str.contains(r"images\[0\] lacks a proper file_name").any()
 
 
 def test_a_normal_needs_no_mask(busi):

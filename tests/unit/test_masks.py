@@ -218,3 +218,28 @@ def test_the_script_writes_what_the_function_writes(tables, tmp_path):
     for path in (tmp_path / "masks").rglob("*.png"):
         again = tmp_path / "again" / path.relative_to(tmp_path / "masks")
         assert path.read_bytes() == again.read_bytes()
+
+
+LEADING_OUT = ["../evil", "busi/../../evil", "/tmp/evil", "a\0b", "a\nb", "..\\evil", "a" * 252, "a/" * 600]
+
+
+@pytest.mark.parametrize("image_id", LEADING_OUT)
+def test_an_id_that_leads_out_of_the_folder_is_neither_written_nor_read(tables, tmp_path, image_id):
+    for table in tables.values():
+        table["image_id"] = table["image_id"].replace(BENIGN, image_id)
+    output = tmp_path / "deep" / "masks"
+    with pytest.raises(BusflowError, match="cannot name a file in") as caught:
+        make_masks(**tables, output=output)
+    assert str(output) in str(caught.value)
+    assert not list(tmp_path.rglob("*evil*"))
+    with pytest.raises(BusflowError, match="cannot name a file in"):
+        load_mask(output, image_id)
+
+
+def test_the_longest_name_of_an_image_has_a_mask(raw, tmp_path):
+    longest = "x" * 241 + "é" * 5  # 251 bytes, and as many as possible with the suffix
+    for path in (raw / "normal" / "normal (1)_mask.png", raw / "normal" / "normal (2)_mask.png"):
+        path.unlink()
+    (raw / "normal" / "normal (1).png").rename(raw / "normal" / f"{longest}.png")
+    make_masks(**tables_of(raw), output=tmp_path / "masks")
+    assert not load_mask(tmp_path / "masks", f"busi/normal/{longest}").any()

@@ -150,3 +150,14 @@ def test_the_script_packs_the_images_of_the_sources_asked_for(index, packed, tmp
     monkeypatch.setattr("sys.argv", ["pack.py", *arguments])
     runpy.run_path(SCRIPT, run_name="__main__")
     assert out[0].read_bytes() == packed[0].read_bytes() and out[1].read_bytes() == packed[1].read_bytes()
+
+
+def test_what_a_killed_run_left_is_swept_away_and_nothing_else(index, tmp_path):
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    mine = [".images.npy.ab_d1234.npy", ".index.csv.abcd1234.csv"]
+    others = ["notes.npy", ".images.npy.backup", ".other.npy.abcd1234.npy"]
+    for name in mine + others:
+        (folder / name).write_bytes(b"1")
+    pack(index, 32, 1, folder / "images.npy", folder / "index.csv")
+    assert {path.name for path in folder.iterdir()} == {"images.npy", "index.csv", *others}

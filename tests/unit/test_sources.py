@@ -3,6 +3,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,10 @@ import types
 import zipfile
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
+import yaml
 from werkzeug import Response
 
 from busflow.data import sources, transfers
@@ -52,8 +55,8 @@ def path(tmp_path):
     return tmp_path / "archives" / "set.zip"
 
 
-def fetch(urls, path, sha256=SHA256):
-    return fetch_file(urls, path, sha256, "https://example.org/dataset")
+def fetch(urls, path, sha256=SHA256, max_bytes=10_000_000):
+    return fetch_file(urls, path, sha256, "https://example.org/dataset", max_bytes)
 
 
 def failure(urls, path, sha256=SHA256) -> str:
@@ -215,7 +218,8 @@ def test_a_broken_record_is_said_so(site, path):
     record = path.with_name("set.zip.sha256")
     record.write_text("?")
     assert (
-        failure([site.url], path, None) == f"{record} is not what sha256sum writes; correct it, or delete it"
+        failure([site.url], path, None)
+        == f"{record} is not what sha256sum writes of set.zip; correct it, or delete it"
     )
 
 
@@ -318,7 +322,7 @@ def test_two_processes_that_fetch_one_file_both_end_right(site, path):
 
 
 def test_a_full_disk_is_said_to_be_the_archives(path, monkeypatch):
-    def full(url, part):
+    def full(url, part, max_bytes):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sources, "transfer", full)
@@ -337,6 +341,7 @@ def test_the_receipt_is_the_same_at_every_fetch(path, tmp_path):
         "archive": "set.zip",
         "urls": [(tmp_path / "mirror.zip").as_uri()],
         "sha256": None,
+        "max_bytes": 10_000_000,
         "licence": "CC0",
         "homepage": None,
         "citation": "Somebody, 2020",
@@ -363,6 +368,7 @@ def test_the_script_ends_with_one_error_and_no_receipt(tmp_path):
         "archive": "a.zip",
         "urls": [],
         "sha256": None,
+        "max_bytes": 10_000_000,
         "licence": "",
         "homepage": None,
         "citation": "Somebody, 2020",
@@ -373,3 +379,119 @@ def test_the_script_ends_with_one_error_and_no_receipt(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("fetch.py: error: a.zip could not be fetched:\n  no URL is configured\n")
     assert not (tmp_path / "a.json").exists()
+
+
+# --- what is damaged, in the way or too large
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("set.zip.sha256", "?"),
+        ("set.zip.sha256", b"\xff\xfe"),
+        ("set.zip.sha256", f"{SHA256}  other.zip\n"),
+        ("set.zip.sha256", f"{SHA256}  set.zip\n{OTHER_SHA256}  other.zip\n"),
+        ("set.zip.sha256", None),
+        ("set.zip.part", None),
+        ("set.zip.part.json", None),
+        ("set.zip.origin.json", None),
+        (".set.zip.lock", None),
+    ],
+)
+def test_a_damaged_file_beside_or_a_folder_in_its_place_is_named(site, path, name, content):
+    """``content`` None is a folder."""
+    side = path.with_name(name)
+    side.mkdir(parents=True)
+    if content is not None:
+        side.rmdir()
+        side.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BusflowError, match=re.escape(str(side))) as caught:
+        fetch([site.url], path, None)
+    assert "\n" not in str(caught.value).removeprefix(str(side))
+
+
+def test_an_archive_that_is_a_folder_is_said_so(site, path):
+    path.mkdir(parents=True)
+    with pytest.raises(BusflowError, match=f"{path} is no file; remove it"):
+        fetch([site.url], path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[1]", b"{}", b"[" * 100_000])
+def test_a_damaged_note_of_the_origin_is_named(site, path, content):
+    """It cannot be passed over: it may be all that says of an archive that it holds phantoms."""
+    fetch([site.url], path)
+    note = path.with_name("set.zip.origin.json")
+    note.write_bytes(content)
+    with pytest.raises(BusflowError, match=f"{note}, which says where the file came from, is damaged"):
+        fetch([site.url], path)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:a%00b.zip", "'a\\x00b.zip' cannot be a file's name"),
+        ("file:/dev/zero", "/dev/zero is no file"),
+        ("http://[::1/set.zip", "it is no URL"),
+    ],
+)
+def test_a_url_that_names_no_file_is_told_in_a_line(path, url, message):
+    assert message in failure([url], path)
+
+
+def test_a_file_larger_than_allowed_is_not_copied(path, tmp_path):
+    (tmp_path / "mirror.zip").write_bytes(GOOD)
+    url = (tmp_path / "mirror.zip").as_uri()
+    with pytest.raises(BusflowError, match=f"the file is larger than max_bytes = {len(GOOD) - 1}"):
+        fetch([url], path, max_bytes=len(GOOD) - 1)
+    assert fetch([url], path, max_bytes=len(GOOD)).sha256 == SHA256
+
+
+@pytest.mark.parametrize("total", [None, 10**12])
+def test_google_drive_is_broken_off_and_nothing_is_kept(path, monkeypatch, total):
+    def gdown(url, output, *, progress, **_):
+        Path(f"{output}a1b2c3d4.part").write_bytes(GOOD)
+        progress(10**12, total)
+
+    monkeypatch.setattr(transfers.gdown, "download", gdown)
+    assert "the file is larger than max_bytes = 10000000" in failure(["gdrive:1"], path)
+    assert [file.name for file in path.parent.iterdir()] == [".set.zip.lock"]
+
+
+def test_what_killed_writers_left_is_swept_away(site, path):
+    path.parent.mkdir()
+    for name in (".set.zip.part.abcd1234.part", ".set.zip.origin.json.abcd1234.json"):
+        (path.parent / name).write_bytes(b"1")
+    fetch([site.url], path)
+    assert [file.name for file in path.parent.glob(".*")] == [".set.zip.lock"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../set.zip",
+        "/tmp/set.zip",
+        "a/set.zip",
+        "..",
+        "",
+        "a\0.zip",
+        "a\\b.zip",
+        "a" * 197 + ".zip",
+        "\ud800.zip",
+    ],
+)
+def test_an_archive_that_is_no_plain_file_name_is_refused(path, tmp_path, name):
+    settings = {"archive": name, "urls": [], "sha256": None, "max_bytes": 1, "homepage": ""}
+    settings |= {"licence": "", "citation": ""}
+    with pytest.raises(BusflowError, match=r"make it a plain file name|cannot name a file in"):
+        fetch_source("set", settings, path.parent, tmp_path / "set.json")
+    assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["../x.zip", "/x.zip", "a/x.zip", "..\\x.zip", ".x.zip", "a" * 197 + ".zip"])
+@pytest.mark.parametrize("key", ["archive", "file"])
+def test_the_schema_refuses_names_that_lead_out_of_the_folder(key, name):
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+    section = schema["sources" if key == "archive" else "weights"]["additionalProperties"]
+    validator = jsonschema.Draft202012Validator(section["properties"][key])
+    assert validator.is_valid("Miccai 2022 BUV Dataset.7z")
+    assert not validator.is_valid(name)

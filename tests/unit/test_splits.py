@@ -345,7 +345,9 @@ def test_the_script_writes_both_tables(tmp_path, monkeypatch):
     arguments += ["--settings", json.dumps({"splits": SETTINGS, "sources": SOURCES})]
     arguments += ["--output", str(tmp_path / "split.csv"), "--excluded", str(tmp_path / "excluded.csv")]
     monkeypatch.setattr("sys.argv", ["split.py", *arguments])
+    (tmp_path / ".split.csv.abcd1234.csv").write_text("what a killed run left")
     runpy.run_path(SCRIPT, run_name="__main__")
+    assert list(tmp_path.glob(".*")) == []
     expected, _ = split_of(images, "segmentation", "grouped")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "split.csv", dtype=str), expected)
     assert (tmp_path / "excluded.csv").read_text() == "image_id,label,group,reason\n"

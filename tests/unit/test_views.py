@@ -132,3 +132,9 @@ def test_a_damaged_view_is_named(tmp_path, content, message):
 def test_a_missing_view_is_named(tmp_path):
     with pytest.raises(BusflowError, match=r"train\.json is no intact view"):
         load_view(tmp_path / "train.json")
+
+
+def test_what_a_killed_run_left_is_swept_away(tables, tmp_path):
+    (tmp_path / ".val.json.abcd1234.json").write_text("half")
+    make_views(**tables, output=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.json", "train.json", "val.json"]
