@@ -68,9 +68,9 @@ async function main() {
     language: {
       search: "",
       searchPlaceholder: "Search",
-      info: "_TOTAL_ rows",
-      infoEmpty: "No row",
-      infoFiltered: "of _MAX_",
+      info: "_TOTAL_ of _MAX_ rows",
+      infoEmpty: "0 of _MAX_ rows",
+      infoFiltered: "",
       zeroRecords: "No row matches.",
     },
   });
