@@ -2,6 +2,7 @@
 # Each table and figure is a rule of its own, after its file: snakemake tabulate_table2 draw_fig2
 
 TABULATING = ["tables/*.py", "metrics/*.py", "paper.*", "units.py", "tasks.py"]
+PAGE = "tables/template/*"
 
 # What the presentation depends on: labels and titles, so that a new label redraws and retrains nothing.
 PRESENTATION = as_json(
@@ -43,8 +44,8 @@ localrules:
 
 rule tables:
     input:
-        expand("<results>/tables/{table}.{kind}", table=TABLES, kind=["csv", "md"]),
-        multiext("<results>/audit/ledger", ".csv", ".md"),
+        expand("<results>/tables/{table}.{kind}", table=TABLES, kind=["csv", "md", "html"]),
+        multiext("<results>/audit/ledger", ".csv", ".md", ".html"),
 
 
 rule figures:
@@ -60,15 +61,16 @@ for name, table in TABLES.items():
         input:
             **table.files,
             script="scripts/make_table.py",
-            code=code(*TABULATING),
+            code=code(*TABULATING, PAGE),
         output:
-            csv=report(
-                f"<results>/tables/{name}.csv",
+            csv=f"<results>/tables/{name}.csv",
+            md=f"<results>/tables/{name}.md",
+            html=report(
+                f"<results>/tables/{name}.html",
                 caption=f"../workflow/report/{table.caption or name}.rst",
                 category="Tables",
                 labels={"table": shown(table.title)},
             ),
-            md=f"<results>/tables/{name}.md",
         log:
             f"<logs>/tables/{name}.log",
         conda:
@@ -79,7 +81,7 @@ for name, table in TABLES.items():
             settings=PRESENTATION,
         shell:
             "python {input.script:q} {params.function} {params.files} --settings {params.settings:q} "
-            "--csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
+            "--csv {output.csv:q} --md {output.md:q} --html {output.html:q} > {log:q} 2>&1"
 
 
 for name, figure in FIGURES.items():
@@ -154,6 +156,8 @@ rule report:
     input:
         rules.tables.input,
         rules.figures.input,
+        script="scripts/link_pages.py",
+        code=code("tables/page.py", "tables/template/report.js"),
         config="<results>/config.yaml",
     output:
         "<results>/report.html",
@@ -163,24 +167,25 @@ rule report:
         "../envs/busflow.yaml"
     shell:
         "snakemake --configfile {input.config:q} --replace-workflow-config --nolock --report {output:q} "
-        "tables figures > {log:q} 2>&1"
+        "tables figures > {log:q} 2>&1 && python {input.script:q} {output:q} >> {log:q} 2>&1"
 
 
 rule audit:
     input:
         script="scripts/audit.py",
-        code=code("audit/*.py", *TABULATING),
+        code=code("audit/*.py", *TABULATING, PAGE),
         tables=expand("<results>/tables/{table}.csv", table=TABLES),
         leakage=LEAKAGE,
         metrics=[units(task, "metrics.json") for task in STUDIED],
     output:
-        csv=report(
-            "<results>/audit/ledger.csv",
+        csv="<results>/audit/ledger.csv",
+        md="<results>/audit/ledger.md",
+        html=report(
+            "<results>/audit/ledger.html",
             caption="../workflow/report/ledger.rst",
             category="Audit",
             labels={"table": "Ledger of claims"},
         ),
-        md="<results>/audit/ledger.md",
     log:
         "<logs>/audit.log",
     conda:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from busflow.audit.ledger import ledger
 from busflow.cli import run, settings
+from busflow.tables.page import write_page
 from busflow.tables.table import write
 
 
@@ -18,9 +19,12 @@ def main() -> None:
     )
     parser.add_argument("--csv", required=True, type=Path)
     parser.add_argument("--md", required=True, type=Path)
+    parser.add_argument("--html", required=True, type=Path)
     arguments = parser.parse_args()
     judged = ledger(arguments.tables, arguments.leakage, arguments.metrics, arguments.settings)
-    write(judged, arguments.csv, arguments.md, arguments.settings["study"]["notice"])
+    notice = arguments.settings["study"]["notice"]
+    write(judged, arguments.csv, arguments.md, notice)
+    write_page(judged, arguments.html, arguments.csv, notice)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Make one table, as clean CSV and as Markdown."""
+"""Make one table, as clean CSV, as Markdown and as a page of the report."""
 
 import argparse
 from pathlib import Path
 
 from busflow.cli import add_files, files_of, function_of, run, settings
+from busflow.tables.page import write_page
 from busflow.tables.table import write
 
 
@@ -17,10 +18,13 @@ def main() -> None:
     )
     parser.add_argument("--csv", required=True, type=Path)
     parser.add_argument("--md", required=True, type=Path)
+    parser.add_argument("--html", required=True, type=Path)
     add_files(parser, parser.parse_known_args()[0].table)
     args = parser.parse_args()
     table = args.table(*files_of(args, args.table), args.settings)
-    write(table, args.csv, args.md, args.settings["study"]["notice"])
+    notice = args.settings["study"]["notice"]
+    write(table, args.csv, args.md, notice)
+    write_page(table, args.html, args.csv, notice)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The ledger: every claim of the paper, what its own numbers say, what ours say, and the verdict."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,14 @@ from busflow.tables.table import Table
 from busflow.units import units
 
 ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7")
+# The table that shows what a claim is judged by: that of the first pattern which its id matches.
+TABLE_OF = {
+    r"T7\.(families|families_small|b4_small|b4_b0)": "segmentation_pairs",
+    r"T7\.(convnext|b4)_sizes": "segmentation",
+    r"E2\..*|F3\..*\.normal_.*": "classification_per_class",
+    r"F3\..*": "classification",
+    r"T(\d)\..*": r"table\1",
+}
 CHECKS = {
     "classification": check_metrics,
     "detection": check_detection_metrics,
@@ -64,4 +73,12 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
         "Within CI: the printed value lies in our interval. Undefined: the quantity does not exist. "
         "Not testable: this study lacks the data, the model or the training for it.",
     ]
-    return Table("Audit of the paper's claims.", data, data.rename(columns=TITLES), notes)
+    links = tuple(link(claim.id, evidence) for claim in claims)
+    return Table("Audit of the paper's claims.", data, data.rename(columns=TITLES), notes, links)
+
+
+def link(claim_id: str, evidence: Evidence) -> str:
+    """The page of the table behind a claim, as a path below the results; empty if the study lacks it."""
+    matches = ((re.fullmatch(pattern, claim_id), name) for pattern, name in TABLE_OF.items())
+    table = next(match.expand(name) for match, name in matches if match)
+    return f"tables/{table}.html" if table in evidence.tables else ""

@@ -11,12 +11,16 @@ PAPER_COLUMN = "A column “(paper)” repeats the value that the paper prints, 
 
 
 class Table(NamedTuple):
-    """``data`` goes to the CSV; ``shown`` (text, ready formatted), ``title`` and ``notes`` to the page."""
+    """``data`` goes to the CSV; ``shown`` (text, ready formatted), ``title`` and ``notes`` to the page.
+
+    ``links``: of each row the page or figure that it is about, as a path below the study's results; or none.
+    """
 
     title: str
     data: pd.DataFrame
     shown: pd.DataFrame
     notes: list[str]
+    links: tuple[str, ...] = ()
 
 
 def write(table: Table, csv: Path, md: Path, notice: str | None) -> None:

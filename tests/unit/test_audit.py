@@ -1,6 +1,7 @@
 """The paper's arithmetic, the verdict rules, the ledger, and the same rules held against ourselves."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -328,6 +329,7 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
         arguments += [f"--{kind}", *map(str, study[1][kind])]
     arguments += ["--settings", json.dumps(study_settings(notice="DEMO"))]
     arguments += ["--csv", str(tmp_path / "out/ledger.csv"), "--md", str(tmp_path / "out/ledger.md")]
+    arguments += ["--html", str(tmp_path / "out/ledger.html")]
     monkeypatch.setattr(sys, "argv", ["audit.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/audit.py"), run_name="__main__")
     found = pd.read_csv(tmp_path / "out/ledger.csv")
@@ -335,3 +337,10 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     assert set(found["verdict"]) <= allowed
     assert found["id"].is_unique
     assert "> DEMO" in (tmp_path / "out/ledger.md").read_text()
+    page = (tmp_path / "out/ledger.html").read_text()
+    links = {
+        claim: table for table, claim in re.findall(r'data-result="tables/(\w+)\.html">([^<]*)</a>', page)
+    }
+    assert set(links) == set(found["id"]) and set(links.values()) <= set(study[0])
+    assert links["T3.sums"] == "table3" and links["F3.best"] == "classification"
+    assert links["T7.families"] == "segmentation_pairs" and links["T7.b4_sizes"] == "segmentation"

@@ -205,12 +205,14 @@ def test_a_split_of_an_unknown_protocol_is_refused(settings):
         tables_data.table2([Path("splits/other/classification.csv")], settings)
 
 
-def test_the_script_makes_both_files(study, settings, tmp_path, monkeypatch):
+def test_the_script_makes_all_three_files(study, settings, tmp_path, monkeypatch):
 
     splits = [str(path) for path in study[1]["classification"]]
     arguments = ["table2", "--splits", *splits, "--settings", json.dumps(settings)]
     arguments += ["--csv", str(tmp_path / "t2.csv"), "--md", str(tmp_path / "t2.md")]
+    arguments += ["--html", str(tmp_path / "t2.html")]
     monkeypatch.setattr(sys, "argv", ["make_table.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/make_table.py"), run_name="__main__")
     assert pd.read_csv(tmp_path / "t2.csv").shape[0] == 8
     assert "Table 2" in (tmp_path / "t2.md").read_text()
+    assert "Table 2" in (tmp_path / "t2.html").read_text()

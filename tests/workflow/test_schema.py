@@ -72,6 +72,10 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
         ),
         ("models: {segmentation: {segformer_b0: {backbone: b7}}}", ["'b7' is not one of"]),
         ("models: {classification: {convnext_atto: {timm: convnext_atom}}}", ["did you mean convnext_atto"]),
+        (
+            "sources: {busi: {label: '=HYPERLINK(0)'}}",
+            ["'=HYPERLINK(0)' does not match", "['sources']['busi']['label']"],
+        ),
         ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
         (
             "sources: {busi: {tasks: [counting]}}",
@@ -85,3 +89,21 @@ def test_a_wrong_config_stops_before_any_job_and_names_the_key(tmp_path, overlay
     assert done.returncode == 1 and "Job stats" not in done.stdout
     for words in named:
         assert words in done.stdout + done.stderr
+
+
+def test_no_label_is_a_formula_to_a_spreadsheet():
+    def texts(node: object) -> list[dict]:
+        if not isinstance(node, dict):
+            return []
+        here = [
+            node["properties"][name]
+            for name in ("label", "original_task")
+            if name in node.get("properties", {})
+        ]
+        return here + [text for child in node.values() for text in texts(child)]
+
+    assert len(texts(SCHEMA)) == 6 and {text["$ref"] for text in texts(SCHEMA)} == {"#/$defs/label"}
+    label = Draft202012Validator(SCHEMA["$defs"]["label"])
+    formulas = ["=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", " =1", "＝1", ""]
+    assert [text for text in formulas if label.is_valid(text)] == []
+    assert all(label.is_valid(text) for text in ("ConvNeXt-Tiny", "U-Net+", "42", "(a) =", "Ünet"))
