@@ -195,4 +195,5 @@ rule audit:
         settings=PRESENTATION,
     shell:
         "python {input.script:q} --tables {input.tables:q} {params.leakage} --metrics {input.metrics:q} "
-        "--settings {params.settings:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
+        "--settings {params.settings:q} --csv {output.csv:q} --md {output.md:q} --html {output.html:q} "
+        "> {log:q} 2>&1"
