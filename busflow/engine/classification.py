@@ -12,7 +12,7 @@ from mmengine.evaluator import BaseMetric
 from busflow.data.packing import PackedImages
 from busflow.engine import timing, training
 from busflow.engine.augmentation import UltrasoundAugmentation
-from busflow.engine.checkpoints import load_weights
+from busflow.engine.checkpoints import load_weights, read_meta
 from busflow.engine.datasets import (
     PackedDataset,
     evaluation_loader,
@@ -24,7 +24,9 @@ from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
-from busflow.models.classifier import Classifier, build_network
+from busflow.models.classifier import Classifier, build_network, is_network
+from busflow.models.rules import is_count
+from busflow.models.weights import load_trained
 
 SELECT_BY = "macro_f1"
 
@@ -65,9 +67,7 @@ def prepare(inputs: dict[str, Path], settings: dict, workers: int) -> Setup:
         missing = LABELS[int(np.argmin(counts))]
         raise BusflowError(f"{inputs['split']} has no training image of class {missing}; nothing to balance")
     seed, batch, micro = (settings[key] for key in ("seed", "batch_size", "micro_batch"))
-    network = build_network(
-        settings["timm"], options=settings["network"], weights=_as_text(inputs.get("pretrained"))
-    )
+    network = build_network(settings["timm"], options=settings["network"], weights=inputs.get("pretrained"))
     learning_rate = training.learning_rate(settings)
     return Setup(
         model=Classifier(
@@ -139,10 +139,19 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_classifier(weights: Path) -> Classifier:
     """The published classifier, in evaluation mode."""
     loaded = load_weights(weights)
-    meta = loaded["meta"]
+    meta = read_meta(
+        weights,
+        loaded["meta"],
+        {
+            "timm": is_network,
+            "network": lambda options: isinstance(options, dict),  # build_network looks into them
+            "image_size": is_count,
+            "classes": lambda names: names == list(LABELS),
+        },
+    )
     with torch.device("meta"):  # random weights would take longer to draw than these to load
-        network = build_network(meta["timm"], len(meta["classes"]), meta["network"])
-    network.load_state_dict(loaded["state_dict"], assign=True)
+        network = build_network(meta["timm"], options=meta["network"])
+    load_trained(network, loaded["state_dict"], weights, assign=True)
     return Classifier(network).eval()
 
 
@@ -162,7 +171,3 @@ def _dataset(inputs: dict[str, Path], name: str) -> PackedDataset:
 
 def _table(inputs: dict[str, Path], name: str) -> pd.DataFrame:
     return split_images(inputs["split"], inputs["images"], name, ["source", "pixel_sha256"])
-
-
-def _as_text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -117,12 +117,11 @@ def test_publishing_again_removes_what_a_kill_left_of_the_states(inputs, tmp_pat
     (folder,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
     save(folder, 2, "outdated")
     again()
-    assert names(folder) == ["history.csv", "run.json", "weights.pth"]
+    assert names(folder) == ["history.csv", "published.json", "run.json", "weights.pth"]
 
 
 def test_a_run_whose_removal_was_cut_short_is_not_finished(tmp_path, monkeypatch):
-    (tmp_path / "weights.pth").write_bytes(b"spoilt")
-    (tmp_path / "run.json").write_text('{"weights_sha256": "of other bytes"}')
+    (tmp_path / "published.json").write_text("{}")
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(shutil, "rmtree", lambda folder: (_ for _ in ()).throw(InterruptedError))
         runs.is_finished(tmp_path)
@@ -152,7 +151,7 @@ def test_finishing_removes_finished_runs_of_other_settings_but_no_unfinished_one
     power_cut(monkeypatch, 9, other)
     train(classification, inputs, one_epoch | {"learning_rate": 1e-4}, tmp_path, "out")
     kept = [path for path in (tmp_path / "state/out").iterdir() if path.is_dir()]
-    assert len(kept) == 2 and sum((path / "run.json").exists() for path in kept) == 1
+    assert len(kept) == 2 and sum((path / "published.json").exists() for path in kept) == 1
 
 
 def test_a_state_of_another_run_is_refused(inputs, tmp_path, monkeypatch):
