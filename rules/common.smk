@@ -29,7 +29,7 @@ UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 ENGINE = [
     *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "progress")),
     *(f"engine/{name}.py" for name in ("provenance", "runs", "signals", "timing", "training")),
-    *("data/images.py", "data/packing.py"),
+    *("models/weights.py", "models/rules.py", "data/images.py", "data/packing.py"),
 ]
 
 # Of each task: the input files of its three rules by their option, the name of its predictions, the keys of

@@ -7,6 +7,7 @@ import struct
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -17,6 +18,8 @@ from busflow.errors import BusflowError
 SIGNATURES = {".zip": b"PK", ".7z": b"7z\xbc\xaf\x27\x1c"}
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 PHANTOM = "phantom:"
+# Published weights: the name ends in the first digits of the file's SHA-256 (torch.hub, timm, OpenMMLab).
+NAMED = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,8 @@ def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: 
     Args:
         urls: as ``transfers.transfer`` knows them.
         sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after
-            (but not of phantoms, which their URL defines).
+            (but not of phantoms, which their URL defines). It must then begin with the digits that a URL's
+            file name ends in, if any does: ``…-<8 hex digits>.pth``.
         upstream: where a person finds the file; told when no URL works.
 
     Raises:
@@ -82,6 +86,7 @@ def fetch_file(urls: list[str], path: Path | str, sha256: str | None, upstream: 
 def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fetched:
     part, record, origin = (path.with_name(path.name + end) for end in (".part", ".sha256", ".origin.json"))
     expected = sha256.lower() if sha256 else _recorded(record)
+    named = () if sha256 else tuple(match[1] for url in urls if (match := NAMED.search(urlsplit(url).path)))
     attempts = [(path.as_uri(), path)] if path.exists() else []
     attempts += [(url, part) for url in urls]
     failures = []
@@ -89,10 +94,12 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fe
         try:
             if file is path:
                 found = verify(path, expected)
+                _refuse_unlike_its_name(named, found)
                 _refuse_other_phantoms(_url(origin, found), urls, found)
             else:
                 found = transfer(url, part)
                 _check(part, path.suffix, expected, found)
+                _refuse_unlike_its_name(named, found)
             break
         except Refused as refusal:
             failures.append(f"{url}: {refusal}; it is kept as {_quarantine(file, path, refusal.reason)}")
@@ -100,7 +107,7 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str) -> Fe
             failures.append(f"{url}: {error}")
         log.warning("%s", failures[-1])
     else:
-        raise BusflowError(_advice(path, expected, upstream, failures, None if sha256 else record))
+        raise BusflowError(_advice(path, expected, named, upstream, failures, None if sha256 else record))
     if file is part:
         files.write_json(origin, {"sha256": found, "url": url})
         _publish(part, path)
@@ -149,6 +156,15 @@ def _refuse_other_phantoms(url: str, urls: list[str], found: str) -> None:
         raise Refused(f"phantom-{found[:8]}", f"it holds the phantoms of another config, {url}")
 
 
+def _refuse_unlike_its_name(named: tuple[str, ...], found: str) -> None:
+    if named and not found.startswith(named):
+        raise Refused(
+            f"wrong-hash-{found[:8]}",
+            f"it is another file than the published one: its sha256 is {found} and does not begin with "
+            f"{named[0]}, as its name says",
+        )
+
+
 def _is_cut_off(file: Path, suffix: str, head: bytes, size: int) -> bool:
     """Whether an archive lacks its table of contents, which both kinds keep at the end."""
     if suffix == ".zip":
@@ -186,10 +202,19 @@ def _url(origin: Path, sha256: str) -> str:
     return note["url"] if note.get("sha256") == sha256 else "dropped by hand"
 
 
-def _advice(path: Path, expected: str | None, upstream: str, failures: list[str], record: Path | None) -> str:
+def _advice(
+    path: Path,
+    expected: str | None,
+    named: tuple[str, ...],
+    upstream: str,
+    failures: list[str],
+    record: Path | None,
+) -> str:
     tried = "".join(f"  {failure}\n" for failure in failures or ["no URL is configured"])
     advice = f"Download it by hand ({upstream}), put it at {path} and run the same command again. "
-    if expected is None:
+    if expected is None and named:
+        advice += f"Its sha256 must begin with {named[0]}."
+    elif expected is None:
         advice += "Its sha256 is not known yet and will be recorded."
     elif record is None:
         advice += f"Its sha256 must be {expected}."

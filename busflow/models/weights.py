@@ -21,7 +21,7 @@ HARMLESS = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
     *("numpy.dtype", "numpy.ndarray"),
     *("mmengine.config.config.Config", "mmengine.config.config.ConfigDict"),
-    "mmengine.logging.history_buffer.HistoryBuffer",
+    *("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr"),  # the former pickles its methods
 )
 # Under which the tensors of a file lie, the averaged ones first, and what their names begin with.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "model_state_dict", "ema")

@@ -63,6 +63,14 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
             "sources: {busi: {sha256: abc}}",
             ["'abc' does not match", "['sources']['busi']['sha256']"],
         ),
+        (
+            "training: {classification: {network: {checkpoint_path: other.pth}}}",
+            ["'checkpoint_path' was unexpected", "['training']['classification']['network']"],
+        ),
+        (
+            "models: {classification: {mine: {label: Mine, timm: 'local-dir:/x', batch_size: 4}}}",
+            ["'local-dir:/x' does not match", "['mine']['timm']"],
+        ),
         ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
         (
             "sources: {busi: {tasks: [counting]}}",
