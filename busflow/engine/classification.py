@@ -24,7 +24,7 @@ from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
-from busflow.models.classifier import Classifier, build_network, is_network
+from busflow.models.classifier import Classifier, build_network, is_network, is_option
 from busflow.models.rules import is_count
 from busflow.models.weights import load_trained
 
@@ -144,7 +144,9 @@ def load_classifier(weights: Path) -> Classifier:
         loaded["meta"],
         {
             "timm": is_network,
-            "network": lambda options: isinstance(options, dict),  # build_network looks into them
+            "network": lambda options: (
+                isinstance(options, dict) and all(is_option(*item) for item in options.items())
+            ),
             "image_size": is_count,
             "classes": lambda names: names == list(LABELS),
         },

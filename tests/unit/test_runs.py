@@ -1,6 +1,7 @@
 """What a run leaves on disk, damage to it, and being asked to stop."""
 
 import functools
+import io
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from test_training import SETTINGS, inputs  # noqa: F401  (a fixture)
@@ -138,6 +140,60 @@ def test_damaged_weights_of_a_finished_run_are_trained_again(inputs, tmp_path):
         file.write(b"spoilt")
     again()
     assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "history.csv", "run.json", "published.json"])
+@pytest.mark.parametrize("damage", ["edited", "cut", "emptied", "lost"])
+def test_a_finished_run_with_a_damaged_file_is_finished_no_more(tmp_path, caplog, name, damage):
+    folder = tmp_path / "run"
+    runs.finish(folder, {"weight": torch.ones(9)}, {"epoch": 1}, pd.DataFrame({"epoch": [1]}), {"seconds": 1})
+    assert runs.is_finished(folder)
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    changed = {"edited": content.replace(b"1", b"2"), "cut": content[: len(content) // 2], "emptied": b""}
+    if damage != "lost":
+        (folder / name).write_bytes(changed[damage])
+    assert not runs.is_finished(folder)
+    if (name, damage) != ("published.json", "lost"):  # that is an unfinished run
+        assert "is damaged; training again" in caplog.text and not folder.exists()
+
+
+def test_a_finished_run_whose_history_was_edited_is_trained_again(inputs, tmp_path):
+    again = functools.partial(train, classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
+    again()
+    published = (tmp_path / "out/history.csv").read_text()
+    (history,) = (tmp_path / "state/out").glob("*/history.csv")
+    history.write_text(published.replace("0.", "0.9"))
+    again()
+    names = [column for column in published.splitlines()[0].split(",") if column != "seconds"]
+    before, after = (
+        pd.read_csv(text)[names] for text in (io.StringIO(published), tmp_path / "out/history.csv")
+    )
+    assert before.equals(after)
+
+
+class Forged:
+    """Pickled, it is a call that leaves a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("forged", ["code", "other"])
+def test_a_state_that_no_training_wrote_is_refused_and_runs_no_code(inputs, tmp_path, monkeypatch, forged):
+    call = functools.partial(train, classification, inputs, SETTINGS, tmp_path, "out", interval=0)
+    power_cut(monkeypatch, 4, call)
+    (folder,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
+    state = torch.load(runs.newest_state(folder), weights_only=True)
+    forgery = {"code": state | {"history": Forged(tmp_path / "marker")}, "other": {"content": "other"}}
+    runs.save_state(folder, 5, forgery[forged])
+    message = {"code": "it calls for posix.mkdir", "other": "is no state of a training here"}[forged]
+    with pytest.raises(BusflowError, match=f"{folder}/state-000000005-.*{message}"):
+        call()
+    assert not (tmp_path / "marker").exists()
 
 
 def test_finishing_removes_finished_runs_of_other_settings_but_no_unfinished_one(
