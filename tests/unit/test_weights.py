@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
+from jsonschema import Draft202012Validator
 from mmengine.logging import HistoryBuffer
 from mmseg.models import MixVisionTransformer
 from safetensors.torch import save_file
@@ -248,10 +250,19 @@ def test_a_name_that_is_not_timms_is_refused(name):
         build_network(name)
 
 
-def test_the_schema_of_the_config_lets_through_what_a_network_takes():
-    import yaml
-    from jsonschema import Draft202012Validator
+def test_one_place_reads_what_torch_wrote_and_none_a_pickle():
+    """What resumes, predicts, records and restores goes through it, or reads text."""
+    root = Path(__file__).parents[2]
+    code = {
+        path: path.read_text() for room in ("busflow", "scripts") for path in root.glob(f"{room}/**/*.py")
+    }
+    readers = [path.relative_to(root).as_posix() for path, text in code.items() if "torch.load(" in text]
+    assert readers == ["busflow/models/weights.py"]
+    unsafe = ("weights_only=False", "allow_pickle=True", "pickle.load", "read_pickle", "yaml.load(", "joblib")
+    assert not [(path, word) for path, text in code.items() for word in unsafe if word in text]
 
+
+def test_the_schema_of_the_config_lets_through_what_a_network_takes():
     schema = yaml.safe_load((Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml").read_text())
     schema = schema["$defs"]["network"] | {"$defs": schema["$defs"]}
     assert schema["properties"].keys() == OPTIONS.keys()
