@@ -8,6 +8,7 @@ import struct
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -20,6 +21,8 @@ WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)"
 PHANTOM = "phantom:"
 BY_HAND = "dropped by hand"
 MAX_NAME = 200  # bytes; the files beside an archive have longer names than it
+# Published weights: the name ends in the first digits of the file's SHA-256 (torch.hub, timm, OpenMMLab).
+NAMED = re.compile(r"-([0-9a-f]{8,64})\.pth$")
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,8 @@ def fetch_file(
     Args:
         urls: as ``transfers.transfer`` knows them.
         sha256: hex; None records the hash in ``<path>.sha256`` at the first fetch and enforces it after
-            (but not of phantoms, which their URL defines).
+            (but not of phantoms, which their URL defines). It must then begin with the digits that a URL's
+            file name ends in, if any does: ``…-<8 hex digits>.pth``.
         upstream: where a person finds the file; told when no URL works.
         max_bytes: the largest file that is taken from a URL.
 
@@ -104,6 +108,7 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str, max_b
         raise BusflowError(f"{path} is no file; remove it and run the same command again")
     files.remove_temporaries(part, record, origin)
     expected = sha256.lower() if sha256 else _recorded(record, path.name)
+    named = () if sha256 else tuple(match[1] for url in urls if (match := NAMED.search(urlsplit(url).path)))
     attempts, note = [], {}
     if path.exists():
         attempts, note = [(path.as_uri(), path)], _read_origin(origin)
@@ -113,10 +118,12 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str, max_b
         try:
             if file is path:
                 found = verify(path, expected)
+                _refuse_unlike_its_name(named, found)
                 _refuse_other_phantoms(_url(note, found), urls, found)
             else:
                 found = transfer(url, part, max_bytes)
                 _check(part, path.suffix, expected, found)
+                _refuse_unlike_its_name(named, found)
             break
         except Refused as refusal:
             failures.append(f"{url}: {refusal}; it is kept as {_quarantine(file, path, refusal.reason)}")
@@ -124,7 +131,7 @@ def _fetch(urls: list[str], path: Path, sha256: str | None, upstream: str, max_b
             failures.append(f"{url}: {error}")
         log.warning("%s", failures[-1])
     else:
-        raise BusflowError(_advice(path, expected, upstream, failures, None if sha256 else record))
+        raise BusflowError(_advice(path, expected, named, upstream, failures, None if sha256 else record))
     if file is part:
         note = {"sha256": found, "url": url}
         files.write_json(origin, note)
@@ -172,6 +179,15 @@ def _refuse_other_phantoms(url: str, urls: list[str], found: str) -> None:
     """Keep the phantoms of one config from being taken for the data of another, real data above all."""
     if url.startswith(PHANTOM) and url not in urls:
         raise Refused(f"phantom-{found[:8]}", f"it holds the phantoms of another config, {url}")
+
+
+def _refuse_unlike_its_name(named: tuple[str, ...], found: str) -> None:
+    if named and not found.startswith(named):
+        raise Refused(
+            f"wrong-hash-{found[:8]}",
+            f"it is another file than the published one: its sha256 is {found} and does not begin with "
+            f"{named[0]}, as its name says",
+        )
 
 
 def _is_cut_off(file: Path, suffix: str, head: bytes, size: int) -> bool:
@@ -225,10 +241,19 @@ def _read_origin(origin: Path) -> dict:
         ) from error
 
 
-def _advice(path: Path, expected: str | None, upstream: str, failures: list[str], record: Path | None) -> str:
+def _advice(
+    path: Path,
+    expected: str | None,
+    named: tuple[str, ...],
+    upstream: str,
+    failures: list[str],
+    record: Path | None,
+) -> str:
     tried = "".join(f"  {failure}\n" for failure in failures or ["no URL is configured"])
     advice = f"Download it by hand ({upstream}), put it at {path} and run the same command again. "
-    if expected is None:
+    if expected is None and named:
+        advice += f"Its sha256 must begin with {named[0]}."
+    elif expected is None:
         advice += "Its sha256 is not known yet and will be recorded."
     elif record is None:
         advice += f"Its sha256 must be {expected}."

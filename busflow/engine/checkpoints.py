@@ -6,6 +6,8 @@ import torch
 
 from busflow.errors import BusflowError
 from busflow.files import atomic
+from busflow.models.rules import Rule, is_count, picked
+from busflow.models.weights import read_data, refuse_non_finite
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor], meta: dict) -> None:
@@ -31,14 +33,36 @@ def load_weights(path: Path) -> dict:
     """Read what ``save_weights`` wrote, without running any code that the file may carry.
 
     Raises:
-        BusflowError: the file is missing, truncated or not such a file.
+        BusflowError: the file is missing, truncated or not such a file, or a weight is NaN or infinite.
+    """
+    loaded = read_data(path)
+    if not (
+        isinstance(loaded, dict)
+        and all(isinstance(loaded.get(part), dict) for part in ("state_dict", "meta"))
+        and all(isinstance(each, torch.Tensor) for each in loaded["state_dict"].values())
+    ):
+        raise BusflowError(f"{path} is no weights file of a training here; delete it and train again")
+    refuse_non_finite(loaded["state_dict"], path)
+    return {"state_dict": loaded["state_dict"], "meta": loaded["meta"]}
+
+
+def read_meta(path: Path, meta: dict, rules: dict[str, Rule]) -> dict:
+    """What a weights file says of itself, if that is what a training of this task writes.
+
+    Args:
+        path: of the file, which may come from anywhere.
+        meta: from ``load_weights``.
+        rules: of its values, but for the epoch; a network is built from these and from nothing else.
+
+    Raises:
+        BusflowError: a key is missing or too many, or a value is not of its kind.
     """
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {"state_dict": loaded["state_dict"], "meta": loaded["meta"]}
-    except FileNotFoundError as error:
-        raise BusflowError(f"{path} does not exist; run the training that makes it") from error
-    except Exception as error:
+        if unknown := sorted(map(str, meta.keys() - rules.keys() - {"epoch"})):
+            raise ValueError(f"{unknown[0]} is not expected")
+        return picked(meta, {**rules, "epoch": is_count})
+    except ValueError as error:
         raise BusflowError(
-            f"{path} is no intact weights file ({error}); delete it and train again"
+            f"{path} does not describe a network of this task (meta: {error}); take the weights.pth that a "
+            "training of this task published"
         ) from error

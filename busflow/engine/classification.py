@@ -12,14 +12,16 @@ from mmengine.evaluator import BaseMetric
 from busflow.data.packing import PackedImages
 from busflow.engine import timing, training
 from busflow.engine.augmentation import UltrasoundAugmentation
-from busflow.engine.checkpoints import load_weights
+from busflow.engine.checkpoints import load_weights, read_meta
 from busflow.engine.datasets import PackedDataset, evaluation_loader, split_images
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
-from busflow.models.classifier import Classifier, build_network
+from busflow.models.classifier import Classifier, build_network, is_network, is_option
+from busflow.models.rules import is_count
+from busflow.models.weights import load_trained
 from busflow.tasks import TASKS
 
 
@@ -65,9 +67,7 @@ def prepare(
             f"the split has no training image of class {missing}, so that classes cannot be balanced: set "
             "protocols.<name>.balance_classes to false, or split other data"
         )
-    network = build_network(
-        settings["timm"], options=settings["network"], weights=str(pretrained) if pretrained else None
-    )
+    network = build_network(settings["timm"], options=settings["network"], weights=pretrained)
     return Setup(
         model=Classifier(
             network,
@@ -129,10 +129,21 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_classifier(weights: Path) -> Classifier:
     """The published classifier, in evaluation mode."""
     loaded = load_weights(weights)
-    meta = loaded["meta"]
+    meta = read_meta(
+        weights,
+        loaded["meta"],
+        {
+            "timm": is_network,
+            "network": lambda options: (
+                isinstance(options, dict) and all(is_option(*item) for item in options.items())
+            ),
+            "image_size": is_count,
+            "classes": lambda names: names == list(LABELS),
+        },
+    )
     with torch.device("meta"):  # random weights would take longer to draw than these to load
-        network = build_network(meta["timm"], len(meta["classes"]), meta["network"])
-    network.load_state_dict(loaded["state_dict"], assign=True)
+        network = build_network(meta["timm"], options=meta["network"])
+    load_trained(network, loaded["state_dict"], weights, assign=True)
     return Classifier(network).eval()
 
 

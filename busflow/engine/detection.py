@@ -14,12 +14,13 @@ from busflow.data.packing import PackedImages
 from busflow.data.views import load_view
 from busflow.engine import prediction, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
-from busflow.engine.checkpoints import load_weights
+from busflow.engine.checkpoints import load_weights, read_meta
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
-from busflow.models.detectors import Detector, build_network, prior_sides
+from busflow.models.detectors import Detector, build_network, prior_sides, shaping
+from busflow.models.weights import load_trained
 from busflow.tasks import TASKS
 
 logger = logging.getLogger(__name__)
@@ -123,8 +124,16 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_detector(weights: Path) -> Detector:
     """The published detector, in evaluation mode."""
     loaded = load_weights(weights)
-    network = build_network(loaded["meta"]["settings"])
-    network.load_state_dict(loaded["state_dict"])
+    meta = read_meta(
+        weights,
+        loaded["meta"],
+        {
+            "settings": lambda each: isinstance(each, dict) and bool(shaping(each)),
+            "categories": lambda names: names == list(LESIONS),
+        },
+    )
+    network = build_network(shaping(meta["settings"]))
+    load_trained(network, loaded["state_dict"], weights)
     return Detector(network).eval()
 
 

@@ -189,7 +189,9 @@ class StateHook(Hook):
                 "dataset_meta": runner.train_dataloader.dataset.metainfo,
             },
             "state_dict": _unwrapped(runner).state_dict(),
-            "message_hub": runner.message_hub.state_dict(),
+            # mmengine's own history is for its log lines alone, and made of objects that only a file that may
+            # run code can hold; the run's is HistoryHook's.
+            "message_hub": {"log_scalars": {}, "runtime_info": {}, "resumed_keys": {}},
             "optimizer": runner.optim_wrapper.state_dict(),
             "param_schedulers": [scheduler.state_dict() for scheduler in runner.param_schedulers],
         }

@@ -2,8 +2,8 @@
 
 While it trains, a run keeps two generations of its state. Each has the hash of its bytes in its name, so
 that a damaged one is known before it is read, and the one before is taken. When it is finished, the folder
-holds the three files to publish instead: a workflow that lost track of the run publishes them again without
-training.
+holds the three files to publish instead, and their hashes, written last: a workflow that lost track of the
+run publishes them again without training.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from mmengine.runner import CheckpointLoader
 
 from busflow.engine.checkpoints import save_weights, write_tensors
 from busflow.errors import BusflowError
@@ -28,8 +29,13 @@ from busflow.files import (
     write_csv,
     write_json,
 )
+from busflow.models.weights import read_data
 
 WEIGHTS, HISTORY, RECORD = "weights.pth", "history.csv", "run.json"
+PUBLISHED = (WEIGHTS, HISTORY, RECORD)
+SEAL = "published.json"  # their hashes
+SCHEME = "state:"  # what a path begins with that mmengine shall read as a state
+STATE_PARTS = {"meta", "state_dict", "message_hub", "optimizer", "param_schedulers", "history"}
 STATE = re.compile(r"state-\d+-(?P<sha256>[0-9a-f]{64})\.pth")
 GENERATIONS = 2
 
@@ -87,8 +93,22 @@ def newest_state(folder: Path) -> Path | None:
     return None
 
 
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
+def read_state(path: str, map_location: str) -> dict:
+    """A state as ``save_state`` wrote it; mmengine's own reader would run what a file says.
+
+    Raises:
+        BusflowError: it is another file.
+    """
+    path = path.removeprefix(SCHEME)
+    state = read_data(path, map_location)
+    if not isinstance(state, dict) or state.keys() != STATE_PARTS:
+        raise BusflowError(f"{path} is no state of a training here; delete it and run the same command again")
+    return state
+
+
 def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, record: dict) -> None:
-    """Write the files to publish: weights.pth, history.csv and, last, run.json.
+    """Write the files to publish: weights.pth, history.csv, run.json and, last, their hashes.
 
     Args:
         folder: of the run.
@@ -100,17 +120,30 @@ def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, recor
     save_weights(folder / WEIGHTS, weights, meta)
     write_csv(folder / HISTORY, history)
     write_json(folder / RECORD, record | {"weights_sha256": sha256(folder / WEIGHTS)})
+    write_json(folder / SEAL, {name: sha256(folder / name) for name in PUBLISHED})
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run is finished and its weights are those that it recorded."""
-    if not (folder / RECORD).exists():
+    """Whether the run is finished and its files are those that it wrote; a damaged run is removed."""
+    if not (folder / SEAL).exists():
         return False
-    if sha256(folder / WEIGHTS) == read_json(folder / RECORD)["weights_sha256"]:
+    try:
+        hashes = read_json(folder / SEAL)
+    except ValueError:  # cut, or no text
+        hashes = None
+    if not isinstance(hashes, dict) or hashes.keys() != set(PUBLISHED):
+        damaged = SEAL
+    else:
+        damaged = next((name for name in PUBLISHED if not _is_whole(folder / name, hashes[name])), None)
+    if damaged is None:
         return True
-    logger.warning("%s is damaged; training again", folder / WEIGHTS)
+    logger.warning("%s is damaged; training again", folder / damaged)
     _remove(folder)
     return False
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest
 
 
 def publish(folder: Path, output: Path) -> None:
@@ -123,16 +156,16 @@ def publish(folder: Path, output: Path) -> None:
         with atomic(output / name) as temporary:
             shutil.copyfile(folder / name, temporary)
     for path in folder.iterdir():
-        if path.name not in (WEIGHTS, HISTORY, RECORD):
+        if path.name not in (*PUBLISHED, SEAL):
             path.unlink()
     for other in folder.parent.iterdir():
-        if other != folder and (other / RECORD).exists():
+        if other != folder and (other / SEAL).exists():
             _remove(other)
 
 
 def _remove(folder: Path) -> None:
     """Remove a finished run; one that is removed in part is finished no more."""
-    (folder / RECORD).unlink()
+    (folder / SEAL).unlink()
     shutil.rmtree(folder)
 
 

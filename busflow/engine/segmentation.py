@@ -12,14 +12,15 @@ from mmengine.evaluator import BaseMetric
 from busflow.data.masks import CLASSES
 from busflow.data.packing import PackedImages
 from busflow.engine import prediction, training
-from busflow.engine.checkpoints import load_weights
+from busflow.engine.checkpoints import load_weights, read_meta
 from busflow.engine.datasets import accumulation_steps, split_images
 from busflow.engine.masks import IGNORED, MaskAugmentation, SegmentationDataset, read_masks, unletterbox
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
-from busflow.models.segmenters import Segmenter, build_network
+from busflow.models.segmenters import Segmenter, build_network, shaping
+from busflow.models.weights import load_trained
 from busflow.tasks import TASKS
 
 
@@ -124,8 +125,16 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_segmenter(weights: Path) -> Segmenter:
     """The published segmenter, in evaluation mode."""
     loaded = load_weights(weights)
-    network = build_network(loaded["meta"]["settings"])
-    network.load_state_dict(loaded["state_dict"])
+    meta = read_meta(
+        weights,
+        loaded["meta"],
+        {
+            "settings": lambda each: isinstance(each, dict) and bool(shaping(each)),
+            "classes": lambda names: names == list(CLASSES),
+        },
+    )
+    network = build_network(shaping(meta["settings"]))
+    load_trained(network, loaded["state_dict"], weights)
     return Segmenter(network).eval()
 
 

@@ -173,7 +173,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
                 StateHook(folder, interval, accumulation, stop),
             ],
             launcher="pytorch" if is_distributed() else "none",
-            load_from=str(newest) if newest else None,
+            load_from=f"{runs.SCHEME}{newest}" if newest else None,
             resume=newest is not None,
             randomness={"seed": settings["seed"], "deterministic": not torch.cuda.is_available()},
             # HistoryHook keeps the history; mmengine's own goes into a folder named by the second.

@@ -1,18 +1,19 @@
 """timm networks as backbones for mmdet and mmseg, and the learning rates of backbones."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
+from mmdet.models.backbones.swin import SwinTransformer, swin_converter
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from mmengine.runner.checkpoint import CheckpointLoader
 from timm.layers import LayerNorm2d
 from torch import nn
 
 from busflow.errors import BusflowError
+from busflow.models.classifier import timm_names
+from busflow.models.weights import load_pretrained, read_tensors
 
 # Parameters of a backbone, which an RFP has more than one of, and of its stem and stages.
 BACKBONE = re.compile(r"(backbone|neck\.rfp_modules\.\d+)\.")
@@ -36,14 +37,13 @@ class TimmFeatures(BaseModule):
     Args:
         name: of a timm network whose last four features have these strides.
         drop_path: stochastic depth rate.
-        weights: file of pretrained weights, head included or not; None: from scratch.
     """
 
-    def __init__(self, name: str, drop_path: float = 0.0, weights: str | None = None):
+    def __init__(self, name: str, drop_path: float = 0.0):
         super().__init__()
-        pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
+        self.name = name
         self.network = timm.create_model(
-            name, features_only=True, out_indices=(-4, -3, -2, -1), drop_path_rate=drop_path, **pretrained
+            name, features_only=True, out_indices=(-4, -3, -2, -1), drop_path_rate=drop_path
         )
         self.channels = self.network.feature_info.channels()
         self.norms = nn.ModuleList(LayerNorm2d(channels, eps=1e-6) for channels in self.channels)
@@ -56,6 +56,13 @@ class TimmFeatures(BaseModule):
         """
         features = self.network(images)
         return tuple(norm(x).contiguous() for norm, x in zip(self.norms, features, strict=True))
+
+    def load_pretrained(self, tensors: dict[str, torch.Tensor], path: Path) -> None:
+        """Load weights of the whole network, head included or not; the norms of the maps start afresh."""
+        with torch.device("meta"):  # only its names and shapes count
+            whole = timm.create_model(self.name)
+        features = getattr(self.network, "model", self.network)  # timm wraps some networks in another
+        load_pretrained(features, tensors, path, timm_names(whole), known=whole.state_dict())
 
 
 def feature_channels(name: str) -> list[int]:
@@ -76,39 +83,26 @@ def feature_channels(name: str) -> list[int]:
     return [each.shape[1] for each in maps]
 
 
-def check_weights(
-    path: Path, backbone: BaseModule, renamed: Callable[[dict], dict] = lambda weights: weights, new: str = ""
-) -> None:
-    """See that a file holds a backbone's weights.
-
-    mmengine takes what fits and only logs the rest: with a foreign file a network would train from scratch.
-
-    Args:
-        path: of the file.
-        backbone: that will load it.
-        renamed: maps the file's tensors to the backbone's names, perhaps behind "backbone.".
-        new: the beginning of the names that no such file has.
+def start_from(path: Path, *backbones: BaseModule) -> None:
+    """Load the pretrained weights of a file into backbones, whose ``init_weights`` then draws none anew.
 
     Raises:
         BusflowError: the file is broken, or another network's.
     """
-    try:
-        loaded = CheckpointLoader.load_checkpoint(str(path), map_location="cpu")
-        tensors = renamed(loaded.get("state_dict", loaded.get("model", loaded)))
-        shapes = {name.removeprefix("backbone."): tensor.shape for name, tensor in tensors.items()}
-    except Exception as error:  # whatever a broken file makes torch raise
-        raise BusflowError(f"{path} is no intact weights file ({error}); fetch it again") from error
-    expected = {
-        name: tensor.shape
-        for name, tensor in backbone.state_dict().items()
-        if not (new and name.startswith(new))
-    }
-    unlike = [name for name, shape in expected.items() if shapes.get(name) != shape]
-    if unlike:
-        raise BusflowError(
-            f"{path} does not hold this backbone's weights ({len(unlike)} are missing or of another shape, "
-            f"the first: {unlike[0]}); take the file that was published for it"
-        )
+    tensors = read_tensors(path)
+    for backbone in backbones:
+        if isinstance(backbone, TimmFeatures):
+            backbone.load_pretrained(tensors, path)
+        elif isinstance(backbone, SwinTransformer):
+            # The weights are the authors'. A classifier has no norms of its stages' outputs.
+            load_pretrained(backbone, tensors, path, _swin_names, new=("norm", "rfp_convs"))
+        else:
+            load_pretrained(backbone, tensors, path)
+        backbone.is_init = True
+
+
+def _swin_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("backbone."): each for name, each in swin_converter(tensors).items()}
 
 
 def learning_rate_scale(

@@ -1,29 +1,77 @@
 """A timm network as an mmengine model for image classification."""
 
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import timm
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch.nn import functional
 
+from busflow.errors import BusflowError
 from busflow.labels import LABELS
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
+from busflow.models.rules import Rule, is_among, is_flag, is_rate
+from busflow.models.weights import load_pretrained, read_tensors
+
+# Of ``timm.create_model``, what an author may set: the schema of the config (its ``network``) says the same.
+OPTIONS: dict[str, Rule] = {
+    **dict.fromkeys(("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate"), is_rate),
+    "global_pool": is_among("avg", "max", "avgmax", "catavgmax", "token", "map"),
+    "img_size": lambda value: type(value) is int and value >= 32,
+    "dynamic_img_size": is_flag,
+}
 
 
 def build_network(
-    name: str, num_classes: int = len(LABELS), options: dict | None = None, weights: str | None = None
+    name: str, num_classes: int = len(LABELS), options: dict | None = None, weights: Path | None = None
 ) -> torch.nn.Module:
     """A timm classifier.
 
     Args:
         name: of the architecture.
         num_classes: outputs.
-        options: further arguments of ``timm.create_model``.
-        weights: file of pretrained ones, whose head is left out if it has other classes; None: random.
+        options: further arguments of ``timm.create_model``, those of ``OPTIONS``.
+        weights: file of pretrained ones, but for the head, which is random; None: all are random.
+
+    Raises:
+        BusflowError: timm has no such network, or none with these options, or the weights are another's.
     """
-    pretrained = {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}} if weights else {}
-    return timm.create_model(name, num_classes=num_classes, **(options or {}), **pretrained)
+    options = options or {}
+    if not is_network(name):
+        raise BusflowError(f"there is no network {name}: timm has none; choose one of timm.list_models()")
+    if wrong := [key for key, value in options.items() if not is_option(key, value)]:
+        raise BusflowError(
+            f"network option {wrong[0]} = {options[wrong[0]]!r} is not taken; those that are: "
+            f"{', '.join(OPTIONS)} (config/README.md tells their values)"
+        )
+    try:
+        network = timm.create_model(name, num_classes=num_classes, **options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:  # as each network has it
+        raise BusflowError(f"timm does not make {name} with the options {options}: {error}") from error
+    if weights:
+        heads = network.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        load_pretrained(network, read_tensors(weights), weights, timm_names(network), new=heads)
+    return network
+
+
+def is_network(name: object) -> bool:
+    """Whether timm has an architecture of this name; names of places to fetch one from are none."""
+    return isinstance(name, str) and re.fullmatch(r"[\w.]+", name) is not None and timm.is_model(name)
+
+
+def is_option(key: str, value: object) -> bool:
+    """Whether ``timm.create_model`` may be given this; never what makes it read files or fetch weights."""
+    return key in OPTIONS and OPTIONS[key](value)
+
+
+def timm_names(network: torch.nn.Module) -> Callable[[dict], dict]:
+    """What timm has for a family to rename, and reshape, published weights for ``network``."""
+    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    return (lambda tensors: rename(tensors, network)) if rename else dict
 
 
 class ClassifierInput(BaseDataPreprocessor):

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import timm
 import torch
-from mmdet.models.backbones.swin import swin_converter
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -17,7 +15,9 @@ from mmengine.structures import InstanceData
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
+from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
+from busflow.models.rules import is_among, is_count, is_positive, is_rate, picked
 
 SWINS = {
     "swin_base": {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
@@ -84,7 +84,7 @@ class Detector(BaseModel):
         ]
 
 
-def detector_config(settings: dict, pretrained: Path | None = None) -> ConfigDict:
+def detector_config(settings: dict, pretrained: bool = False) -> ConfigDict:
     """mmdet's configuration of a registry entry's detector.
 
     Args:
@@ -92,7 +92,7 @@ def detector_config(settings: dict, pretrained: Path | None = None) -> ConfigDic
             one for ``TimmFeatures``), ``drop_path``, ``neck`` (fpn or rfp), ``assigner`` (max_iou or
             rfla), ``roi_samples``, ``train_proposals``, ``test_proposals``, and ``anchor_scale`` (max_iou)
             or ``prior_sides`` (rfla, see ``prior_sides``).
-        pretrained: the backbone's weights, loaded when the network is initialised; None: from scratch.
+        pretrained: the backbone starts from given weights, not from scratch.
 
     Raises:
         BusflowError: there is no such backbone, or it does not go with the neck.
@@ -103,20 +103,47 @@ def detector_config(settings: dict, pretrained: Path | None = None) -> ConfigDic
 
 
 def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
-    """The mmdet detector of ``detector_config``, its weights not yet initialised.
+    """The mmdet detector of ``detector_config``, its weights not yet initialised but for pretrained ones.
+
+    Args:
+        settings: as there.
+        pretrained: file of the backbone's weights; None: from scratch.
 
     Raises:
         BusflowError: as there, or the pretrained weights are another network's.
     """
     # Another scope may be left over from a Runner of this process.
     with DefaultScope.overwrite_default_scope("mmdet"):
-        network = MODELS.build(detector_config(settings, pretrained))
-    if pretrained and settings.get("backbone") in SWINS:
-        # A classifier has no norms of its stages' outputs.
-        backbones.check_weights(pretrained, network.backbone, swin_converter, new="norm")
-    elif pretrained and settings["detector"] == "detr":
-        backbones.check_weights(pretrained, network.backbone)
+        network = MODELS.build(detector_config(settings, pretrained is not None))
+    if pretrained:
+        copies = getattr(network.neck, "rfp_modules", ())  # of the backbone, in a recursive pyramid
+        backbones.start_from(pretrained, network.backbone, *copies)
     return network
+
+
+def shaping(settings: dict) -> dict:
+    """Those of the settings that shape the network, if it can be built from them.
+
+    Raises:
+        ValueError: one is missing or no value of its kind; the message names it.
+    """
+    if settings.get("detector") == "detr":
+        return {"detector": "detr"}
+    rules = {
+        "detector": is_among("cascade_rcnn"),
+        "backbone": lambda value: value in tuple(SWINS) or is_network(value),
+        "drop_path": is_rate,
+        "neck": is_among(*NECKS),
+        "assigner": is_among("max_iou", "rfla"),
+        **dict.fromkeys(("roi_samples", "train_proposals", "test_proposals"), is_count),
+    }
+    if settings.get("assigner") == "rfla":
+        rules["prior_sides"] = lambda value: (
+            isinstance(value, list) and len(value) == 5 and all(map(is_positive, value))
+        )
+    else:
+        rules["anchor_scale"] = is_positive
+    return picked(settings, rules)
 
 
 def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
@@ -135,10 +162,10 @@ def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
     return rfla.effective_receptive_fields(network.eval().extract_feat, (settings["image_size"],) * 2)
 
 
-def _cascade_rcnn(settings: dict, pretrained: Path | None) -> ConfigDict:
+def _cascade_rcnn(settings: dict, pretrained: bool) -> ConfigDict:
     """Cascade R-CNN (Cai & Vasconcelos, CVPR 2018) with a feature pyramid."""
     config = get_config(NECKS[settings["neck"]]).model
-    config.backbone, config.neck.in_channels = _backbone(settings, pretrained)
+    config.backbone, config.neck.in_channels = _backbone(settings)
     if settings["neck"] == "rfp":
         if config.backbone.type != "SwinTransformer":
             raise BusflowError(f"neck rfp takes the backbones {', '.join(SWINS)}, not {settings['backbone']}")
@@ -166,39 +193,27 @@ def _limit_proposals(stage: ConfigDict, number: int) -> None:
     stage.update(nms_pre=number, max_per_img=number)
 
 
-def _backbone(settings: dict, pretrained: Path | None) -> tuple[ConfigDict, list[int]]:
+def _backbone(settings: dict) -> tuple[ConfigDict, list[int]]:
     """A backbone's config and its channels."""
     name, drop_path = settings["backbone"], settings["drop_path"]
     if name in SWINS:
         swin = SWINS[name]
-        # The weights are the authors'; convert_weights renames them.
-        config = ConfigDict(
-            type="SwinTransformer",
-            drop_path_rate=drop_path,
-            convert_weights=True,
-            init_cfg=_initial(pretrained),
-            **swin,
-        )
+        config = ConfigDict(type="SwinTransformer", drop_path_rate=drop_path, **swin)
         return config, [swin["embed_dims"] * 2**i for i in range(len(swin["depths"]))]
-    if not timm.is_model(name):
+    if not is_network(name):
         raise BusflowError(f"there is no backbone {name}: it is none of {', '.join(SWINS)} and timm has none")
     channels = backbones.feature_channels(name)
-    weights = str(pretrained) if pretrained else None
-    return ConfigDict(type="TimmFeatures", name=name, drop_path=drop_path, weights=weights), channels
+    return ConfigDict(type="TimmFeatures", name=name, drop_path=drop_path), channels
 
 
-def _detr(settings: dict, pretrained: Path | None) -> ConfigDict:
+def _detr(settings: dict, pretrained: bool) -> ConfigDict:
     """DETR with ResNet-50 as published (Carion et al., ECCV 2020)."""
     config = get_config("mmdet::detr/detr_r50_8xb2-150e_coco.py").model
     config.bbox_head.num_classes = len(LESIONS)
-    config.backbone.init_cfg = _initial(pretrained)
-    if pretrained is None:
+    config.backbone.init_cfg = None  # as published it would be fetched
+    if not pretrained:
         # Frozen layers and statistics only make sense where there is something to keep.
         config.backbone.update(
             frozen_stages=-1, norm_eval=False, norm_cfg={"type": "BN", "requires_grad": True}
         )
     return config
-
-
-def _initial(pretrained: Path | None) -> dict | None:
-    return {"type": "Pretrained", "checkpoint": str(pretrained)} if pretrained else None

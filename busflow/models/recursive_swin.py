@@ -31,7 +31,8 @@ class RecursiveSwin(SwinTransformer):
 
     def init_weights(self) -> None:
         """As the plain network; the pyramid's ways in start at zero, so that at first they add nothing."""
-        super().init_weights()
+        if not self.is_init:  # else its weights were loaded, which an RFP does not heed
+            super().init_weights()
         if hasattr(self, "rfp_convs"):
             for parameter in self.rfp_convs.parameters():
                 nn.init.zeros_(parameter)

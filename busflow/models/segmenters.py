@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mmseg
-import timm
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseDataPreprocessor, BaseModel
@@ -16,8 +15,10 @@ from mmseg.structures import SegDataSample
 
 from busflow.data.masks import CLASSES
 from busflow.errors import BusflowError
-from busflow.models.backbones import check_weights, feature_channels
+from busflow.models.backbones import feature_channels, start_from
+from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
+from busflow.models.rules import is_among, is_flag, is_number, is_rate, picked
 
 # Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
 # has another name.
@@ -100,19 +101,18 @@ class Segmenter(BaseModel):
         return logits
 
 
-def segmenter_config(settings: dict, pretrained: Path | None = None) -> ConfigDict:
+def segmenter_config(settings: dict) -> ConfigDict:
     """mmseg's configuration of a registry entry's segmenter.
 
     Args:
         settings: ``segmenter`` (upernet or segformer), ``backbone`` (one for ``TimmFeatures``, or b0 to b4),
             ``drop_path``, ``auxiliary_weight`` (of the loss of UPerNet's second head; 0: no such head) and
             ``balance_classes`` (Dice loss beside the cross-entropy).
-        pretrained: the backbone's weights, loaded when the network is initialised; None: from scratch.
 
     Raises:
-        BusflowError: there is no such backbone, or the weights are not its own.
+        BusflowError: there is no such backbone.
     """
-    config = {"upernet": _upernet, "segformer": _segformer}[settings["segmenter"]](settings, pretrained)
+    config = {"upernet": _upernet, "segformer": _segformer}[settings["segmenter"]](settings)
     weights = {"decode_head": 1.0, "auxiliary_head": settings["auxiliary_weight"]}
     for name in weights.keys() & config.keys():
         head = config[name]
@@ -124,28 +124,48 @@ def segmenter_config(settings: dict, pretrained: Path | None = None) -> ConfigDi
 
 
 def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
-    """The mmseg segmentor of ``segmenter_config``, its weights not yet initialised."""
+    """The mmseg segmentor of ``segmenter_config``, its weights not yet initialised but for pretrained ones.
+
+    Args:
+        settings: as there.
+        pretrained: file of the backbone's weights; None: from scratch.
+
+    Raises:
+        BusflowError: as there, or the pretrained weights are another network's.
+    """
     # Another scope may be left over from a Runner of this process.
     with DefaultScope.overwrite_default_scope("mmseg"):
-        network = MODELS.build(segmenter_config(settings, pretrained))
-    if pretrained and settings["segmenter"] == "segformer":
-        check_weights(pretrained, network.backbone)
+        network = MODELS.build(segmenter_config(settings))
+    if pretrained:
+        start_from(pretrained, network.backbone)
     return network
 
 
-def _upernet(settings: dict, pretrained: Path | None) -> ConfigDict:
+def shaping(settings: dict) -> dict:
+    """Those of the settings that shape the network, if it can be built from them.
+
+    Raises:
+        ValueError: one is missing or no value of its kind; the message names it.
+    """
+    upernet = settings.get("segmenter") == "upernet"
+    rules = {
+        "segmenter": is_among("upernet", "segformer"),
+        "backbone": is_network if upernet else is_among(*MIX_TRANSFORMERS),
+        "drop_path": is_rate,
+        "auxiliary_weight": is_number,
+        "balance_classes": is_flag,
+    }
+    return picked(settings, rules)
+
+
+def _upernet(settings: dict) -> ConfigDict:
     """UPerNet (Xiao et al., ECCV 2018) with mmseg's auxiliary FCN, over a timm backbone."""
     name = settings["backbone"]
-    if not timm.is_model(name):
+    if not is_network(name):
         raise BusflowError(f"there is no backbone {name} for a UPerNet: timm has none")
     config = _published(UPERNET)
     channels = feature_channels(name)
-    config.backbone = ConfigDict(
-        type="TimmFeatures",
-        name=name,
-        drop_path=settings["drop_path"],
-        weights=str(pretrained) if pretrained else None,
-    )
+    config.backbone = ConfigDict(type="TimmFeatures", name=name, drop_path=settings["drop_path"])
     config.decode_head.in_channels = channels
     if settings["auxiliary_weight"]:
         config.auxiliary_head.in_channels = channels[config.auxiliary_head.in_index]
@@ -154,14 +174,14 @@ def _upernet(settings: dict, pretrained: Path | None) -> ConfigDict:
     return config
 
 
-def _segformer(settings: dict, pretrained: Path | None) -> ConfigDict:
+def _segformer(settings: dict) -> ConfigDict:
     """SegFormer as published (Xie et al., NeurIPS 2021)."""
     name = settings["backbone"]
     if name not in MIX_TRANSFORMERS:
         raise BusflowError(f"there is no SegFormer {name}: it is none of {', '.join(MIX_TRANSFORMERS)}")
     config = _published(SEGFORMER.format(name))
     config.backbone.drop_path_rate = settings["drop_path"]
-    config.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(pretrained)} if pretrained else None
+    config.backbone.init_cfg = None  # as published it would be fetched
     return config
 
 

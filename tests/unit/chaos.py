@@ -67,6 +67,7 @@ POINTS = {
     "during an evaluation": (mmengine.evaluator.Evaluator, "process", before),
     "before the weights of a finished run": (runs, "save_weights", before),
     "before the record of a finished run": (runs, "write_json", before),
+    "before the seal of a finished run": (runs, "write_json", after),
     "after the first published file": (runs, "link_or_copy", after),
 }
 PACKING_POINTS = {

@@ -7,7 +7,7 @@ import timm
 import torch
 from mmengine.registry import DefaultScope
 
-from busflow.models.backbones import TimmFeatures, learning_rate_scale
+from busflow.models.backbones import TimmFeatures, learning_rate_scale, start_from
 
 NAME = "convnext_atto"
 
@@ -57,7 +57,8 @@ def test_mmdet_and_mmseg_build_it_by_name(registry):
 def test_pretrained_weights_of_a_classifier_load_from_a_file(tmp_path):
     classifier = timm.create_model(NAME, num_classes=1000)
     torch.save(classifier.state_dict(), tmp_path / "weights.pth")
-    backbone = TimmFeatures(NAME, weights=str(tmp_path / "weights.pth"))
+    backbone = TimmFeatures(NAME)
+    start_from(tmp_path / "weights.pth", backbone)
     backbone.init_weights()  # what the Runner calls
     stages = dict(classifier.named_parameters())
     for name, parameter in backbone.network.named_parameters():

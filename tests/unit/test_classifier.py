@@ -44,7 +44,7 @@ def test_prediction_pairs_each_image_with_its_label(network):
 def test_pretrained_weights_fill_the_body_and_leave_the_head(tmp_path):
     donor = build_network("convnext_atto", num_classes=1000)
     torch.save(donor.state_dict(), tmp_path / "donor.pth")
-    network = build_network("convnext_atto", weights=str(tmp_path / "donor.pth"))
+    network = build_network("convnext_atto", weights=tmp_path / "donor.pth")
     assert torch.equal(network.stem[0].weight, donor.stem[0].weight)
     assert network.head.fc.weight.shape[0] == 3
 
@@ -63,7 +63,7 @@ def test_truncated_weights_are_refused_by_name(network, tmp_path, size):
     path = tmp_path / "weights.pth"
     save_weights(path, network.state_dict(), {})
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(BusflowError, match=r"weights\.pth is no intact weights file.*train again"):
+    with pytest.raises(BusflowError, match=r"weights\.pth is no intact weights file.*fetch or make it anew"):
         load_weights(path)
 
 

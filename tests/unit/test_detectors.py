@@ -95,7 +95,6 @@ def test_the_cascade_is_mmdets_but_for_what_the_settings_name():
         "type": "TimmFeatures",
         "name": "convnext_atto",
         "drop_path": 0.1,
-        "weights": None,
     }
     assert config.neck == published.neck | {"in_channels": [40, 80, 160, 320]}
     assert [head.num_classes for head in config.roi_head.bbox_head] == [2, 2, 2]
@@ -142,7 +141,7 @@ def test_over_a_plain_pyramid_swin_is_mmdets():
 
 def test_detr_is_as_published_but_for_the_classes():
     published = get_config("mmdet::detr/detr_r50_8xb2-150e_coco.py").model
-    config = detector_config(DETR, pretrained="resnet50.pth")
+    config = detector_config(DETR, pretrained=True)
     config.backbone.init_cfg, config.data_preprocessor = (
         published.backbone.init_cfg,
         published.data_preprocessor,
@@ -196,7 +195,7 @@ def test_a_detector_starts_from_its_backbones_published_weights_and_from_no_othe
     torch.save(detector(DETR).network.backbone.state_dict(), tmp_path / "resnet50.pth")
     for mine, own, other in ((settings, "swin", "resnet50"), (DETR, "resnet50", "swin")):
         build_network(mine, tmp_path / f"{own}.pth").init_weights()
-        with pytest.raises(BusflowError, match=rf"{other}\.pth does not hold this backbone's weights"):
+        with pytest.raises(BusflowError, match=rf"{other}\.pth does not hold this network's weights"):
             build_network(mine, tmp_path / f"{other}.pth")
 
 

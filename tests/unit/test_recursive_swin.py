@@ -1,11 +1,13 @@
 """The recursive feature pyramid over a Swin Transformer."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmdet.models import FPN, RFP, SwinTransformer
-from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
+from busflow.models.backbones import start_from
 from busflow.models.recursive_swin import RecursiveSwin
 
 SWIN = {"embed_dims": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4), "window_size": 3}
@@ -21,17 +23,20 @@ def scope():
         yield
 
 
-def pyramid_of_swin(**swin) -> tuple[RecursiveSwin, RFP]:
-    backbone = RecursiveSwin(output_img=True, **SWIN, **swin)
+def pyramid_of_swin(weights: Path | None = None) -> tuple[RecursiveSwin, RFP]:
+    backbone = RecursiveSwin(output_img=True, **SWIN)
     neck = RFP(
         rfp_steps=2,
-        rfp_backbone={"type": "RecursiveSwin", "rfp_inplanes": PYRAMID, **SWIN, **swin},
+        rfp_backbone={"type": "RecursiveSwin", "rfp_inplanes": PYRAMID, **SWIN},
         aspp_out_channels=PYRAMID // 4,
         in_channels=CHANNELS,
         out_channels=PYRAMID,
         num_outs=5,
     )
-    backbone.init_weights()
+    if weights:
+        start_from(weights, backbone, *neck.rfp_modules)
+    else:
+        backbone.init_weights()
     neck.init_weights()
     for module in (backbone, neck):
         module.eval()
@@ -44,7 +49,7 @@ def image() -> torch.Tensor:
 
 
 @pytest.fixture
-def weights(tmp_path) -> str:
+def weights(tmp_path) -> Path:
     """Swin weights as its authors publish them."""
     torch.manual_seed(1)
     swin = SwinTransformer(**SWIN)
@@ -58,13 +63,11 @@ def weights(tmp_path) -> str:
         for name, tensor in swin.state_dict().items()
     }
     torch.save({"model": renamed}, tmp_path / "swin.pth")
-    return str(tmp_path / "swin.pth")
+    return tmp_path / "swin.pth"
 
 
 def test_at_first_the_recursive_pyramid_is_the_plain_one(image, weights):
-    backbone, neck = pyramid_of_swin(
-        init_cfg=ConfigDict(type="Pretrained", checkpoint=weights), convert_weights=True
-    )
+    backbone, neck = pyramid_of_swin(weights)
     plain = FPN(in_channels=CHANNELS, out_channels=PYRAMID, num_outs=5)
     plain.load_state_dict(
         {name: tensor for name, tensor in neck.state_dict().items() if not name.startswith("rfp_")}
@@ -109,9 +112,7 @@ def test_a_level_of_the_pyramid_changes_its_stage_and_those_above(image, recursi
 
 
 def test_published_weights_load_into_both_copies(weights):
-    backbone, neck = pyramid_of_swin(
-        init_cfg=ConfigDict(type="Pretrained", checkpoint=weights), convert_weights=True
-    )
+    backbone, neck = pyramid_of_swin(weights)
     second = neck.rfp_modules[0].state_dict()
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(tensor, second[name])

@@ -1,6 +1,7 @@
 """What a run leaves on disk, damage to it, and being asked to stop."""
 
 import functools
+import io
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from test_training import SETTINGS, inputs  # noqa: F401  (a fixture)
@@ -117,12 +119,11 @@ def test_publishing_again_removes_what_a_kill_left_of_the_states(inputs, tmp_pat
     (folder,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
     save(folder, 2, "outdated")
     again()
-    assert names(folder) == ["history.csv", "run.json", "weights.pth"]
+    assert names(folder) == ["history.csv", "published.json", "run.json", "weights.pth"]
 
 
 def test_a_run_whose_removal_was_cut_short_is_not_finished(tmp_path, monkeypatch):
-    (tmp_path / "weights.pth").write_bytes(b"spoilt")
-    (tmp_path / "run.json").write_text('{"weights_sha256": "of other bytes"}')
+    (tmp_path / "published.json").write_text("{}")
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(shutil, "rmtree", lambda folder: (_ for _ in ()).throw(InterruptedError))
         runs.is_finished(tmp_path)
@@ -141,6 +142,60 @@ def test_damaged_weights_of_a_finished_run_are_trained_again(inputs, tmp_path):
     assert weights.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["weights.pth", "history.csv", "run.json", "published.json"])
+@pytest.mark.parametrize("damage", ["edited", "cut", "emptied", "lost"])
+def test_a_finished_run_with_a_damaged_file_is_finished_no_more(tmp_path, caplog, name, damage):
+    folder = tmp_path / "run"
+    runs.finish(folder, {"weight": torch.ones(9)}, {"epoch": 1}, pd.DataFrame({"epoch": [1]}), {"seconds": 1})
+    assert runs.is_finished(folder)
+    content = (folder / name).read_bytes()
+    (folder / name).unlink()
+    changed = {"edited": content.replace(b"1", b"2"), "cut": content[: len(content) // 2], "emptied": b""}
+    if damage != "lost":
+        (folder / name).write_bytes(changed[damage])
+    assert not runs.is_finished(folder)
+    if (name, damage) != ("published.json", "lost"):  # that is an unfinished run
+        assert "is damaged; training again" in caplog.text and not folder.exists()
+
+
+def test_a_finished_run_whose_history_was_edited_is_trained_again(inputs, tmp_path):
+    again = functools.partial(train, classification, inputs, SETTINGS | {"epochs": 1}, tmp_path, "out")
+    again()
+    published = (tmp_path / "out/history.csv").read_text()
+    (history,) = (tmp_path / "state/out").glob("*/history.csv")
+    history.write_text(published.replace("0.", "0.9"))
+    again()
+    names = [column for column in published.splitlines()[0].split(",") if column != "seconds"]
+    before, after = (
+        pd.read_csv(text)[names] for text in (io.StringIO(published), tmp_path / "out/history.csv")
+    )
+    assert before.equals(after)
+
+
+class Forged:
+    """Pickled, it is a call that leaves a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("forged", ["code", "other"])
+def test_a_state_that_no_training_wrote_is_refused_and_runs_no_code(inputs, tmp_path, monkeypatch, forged):
+    call = functools.partial(train, classification, inputs, SETTINGS, tmp_path, "out", interval=0)
+    power_cut(monkeypatch, 4, call)
+    (folder,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
+    state = torch.load(runs.newest_state(folder), weights_only=True)
+    forgery = {"code": state | {"history": Forged(tmp_path / "marker")}, "other": {"content": "other"}}
+    runs.save_state(folder, 5, forgery[forged])
+    message = {"code": "it calls for posix.mkdir", "other": "is no state of a training here"}[forged]
+    with pytest.raises(BusflowError, match=f"{folder}/state-000000005-.*{message}"):
+        call()
+    assert not (tmp_path / "marker").exists()
+
+
 def test_finishing_removes_finished_runs_of_other_settings_but_no_unfinished_one(
     inputs, tmp_path, monkeypatch
 ):
@@ -152,7 +207,7 @@ def test_finishing_removes_finished_runs_of_other_settings_but_no_unfinished_one
     power_cut(monkeypatch, 9, other)
     train(classification, inputs, one_epoch | {"learning_rate": 1e-4}, tmp_path, "out")
     kept = [path for path in (tmp_path / "state/out").iterdir() if path.is_dir()]
-    assert len(kept) == 2 and sum((path / "run.json").exists() for path in kept) == 1
+    assert len(kept) == 2 and sum((path / "published.json").exists() for path in kept) == 1
 
 
 def test_a_state_of_another_run_is_refused(inputs, tmp_path, monkeypatch):

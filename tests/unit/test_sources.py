@@ -213,6 +213,37 @@ def test_a_null_hash_is_recorded_as_sha256sum_does_and_enforced(site, path):
     assert record.read_text() == f"{OTHER_SHA256}  set.zip\n"
 
 
+@pytest.fixture
+def named(httpserver):
+    """A site with weights under the first digits of their hash, and under those of another."""
+    for digits in (SHA256[:8], OTHER_SHA256[:8]):
+        httpserver.expect_request(f"/mit_b0_20220624-{digits}.pth").respond_with_data(GOOD)
+    return types.SimpleNamespace(
+        right=httpserver.url_for(f"/mit_b0_20220624-{SHA256[:8]}.pth"),
+        wrong=httpserver.url_for(f"/mit_b0_20220624-{OTHER_SHA256[:8]}.pth"),
+    )
+
+
+@pytest.mark.parametrize("query", ["", "?download=true"])
+def test_a_file_has_the_digits_that_its_published_name_ends_in(named, tmp_path, query):
+    assert fetch([named.right + query], tmp_path / "b0.pth", sha256=None).sha256 == SHA256
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_file_without_the_digits_of_its_published_name_is_refused(named, tmp_path, by_hand):
+    path = tmp_path / "b0.pth"
+    if by_hand:
+        path.write_bytes(GOOD)
+    message = failure([named.wrong], path, sha256=None)
+    assert f"its sha256 is {SHA256} and does not begin with {OTHER_SHA256[:8]}, as its name says" in message
+    assert f"Its sha256 must begin with {OTHER_SHA256[:8]}." in message
+    assert not path.exists() and not path.with_name("b0.pth.sha256").exists()
+
+
+def test_a_given_hash_counts_more_than_a_name(named, tmp_path):
+    assert fetch([named.wrong], tmp_path / "b0.pth", sha256=SHA256).sha256 == SHA256
+
+
 def test_a_broken_record_is_said_so(site, path):
     path.parent.mkdir()
     record = path.with_name("set.zip.sha256")

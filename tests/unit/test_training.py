@@ -11,7 +11,7 @@ from trainings import assert_same, power_cut
 from trainings import train as train_task
 
 from busflow.data.packing import PackedImages
-from busflow.engine import augmentation, classification, datasets, training
+from busflow.engine import augmentation, classification, datasets, runs, training
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.provenance import identity
 from busflow.errors import BusflowError
@@ -88,7 +88,7 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     assert record["seconds"] == history["seconds"].iloc[-1] > 0
     assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
     (run,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
-    assert {path.name for path in run.iterdir()} == {"weights.pth", "history.csv", "run.json"}
+    assert {path.name for path in run.iterdir()} == {*runs.PUBLISHED, runs.SEAL}
 
     classification.predict(
         inputs, out / "weights.pth", {"batch": 5, "warmup": 1, "iterations": 3}, tmp_path / "out"

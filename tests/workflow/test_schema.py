@@ -76,6 +76,14 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
             "sources: {busi: {label: '=HYPERLINK(0)'}}",
             ["'=HYPERLINK(0)' does not match", "['sources']['busi']['label']"],
         ),
+        (
+            "training: {classification: {network: {checkpoint_path: other.pth}}}",
+            ["'checkpoint_path' was unexpected", "['training']['classification']['network']"],
+        ),
+        (
+            "models: {classification: {mine: {label: Mine, timm: 'local-dir:/x', batch_size: 4}}}",
+            ["'local-dir:/x' does not match", "['mine']['timm']"],
+        ),
         ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
         (
             "sources: {busi: {tasks: [counting]}}",

@@ -1,0 +1,172 @@
+"""A weights.pth that comes from anywhere: what each task's prediction refuses, in one line."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from test_detectors import CASCADE, RFLA
+from test_segmenters import SEGFORMER
+
+from busflow.data.masks import CLASSES
+from busflow.engine import classification, detection, segmentation
+from busflow.engine.checkpoints import save_weights
+from busflow.errors import BusflowError
+from busflow.labels import LABELS, LESIONS
+from busflow.models import classifier, detectors, segmenters
+
+CLASSIFIER = {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}, "image_size": 32}
+TASKS = {
+    "classification": (
+        classification,
+        lambda: classifier.build_network("convnext_atto"),
+        CLASSIFIER | {"classes": list(LABELS), "epoch": 1},
+    ),
+    "detection": (
+        detection,
+        lambda: detectors.build_network(CASCADE),
+        {"settings": CASCADE | {"seed": 0}, "categories": list(LESIONS), "epoch": 1},
+    ),
+    "segmentation": (
+        segmentation,
+        lambda: segmenters.build_network(SEGFORMER),
+        {"settings": SEGFORMER | {"seed": 0}, "classes": list(CLASSES), "epoch": 1},
+    ),
+}
+LOADERS = {
+    "classification": classification.load_classifier,
+    "detection": detection.load_detector,
+    "segmentation": segmentation.load_segmenter,
+}
+of_each_task = pytest.mark.parametrize("task", TASKS)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, dict[str, torch.Tensor]]:
+    return {name: build().state_dict() for name, (_, build, _) in TASKS.items()}
+
+
+def refusal(task: str, path: Path) -> str:
+    with pytest.raises(BusflowError) as error:
+        TASKS[task][0].predict({}, path, {"batch": 1, "warmup": 1, "iterations": 1}, path.parent / "out")
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+    assert not (path.parent / "out").exists()
+    return str(error.value)
+
+
+@of_each_task
+def test_what_a_training_writes_is_loaded(tmp_path, weights, task):
+    save_weights(tmp_path / "weights.pth", weights[task], TASKS[task][2])
+    network = LOADERS[task](tmp_path / "weights.pth").network
+    assert all(torch.equal(each, weights[task][name]) for name, each in network.state_dict().items())
+
+
+@of_each_task
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_do_not_predict(tmp_path, weights, task, value):
+    name, tensor = list(weights[task].items())[2]
+    spoilt = tensor.clone()
+    spoilt.view(-1)[-1] = value
+    save_weights(tmp_path / "weights.pth", weights[task] | {name: spoilt}, TASKS[task][2])
+    assert f"holds NaN or infinite weights, the first in {name}" in refusal(task, tmp_path / "weights.pth")
+
+
+class Forged:
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@of_each_task
+@pytest.mark.parametrize("part", ["state_dict", "meta"])
+def test_a_weights_file_runs_no_code(tmp_path, weights, task, part):
+    content = {"state_dict": weights[task], "meta": TASKS[task][2]}
+    content[part] = content[part] | {"extra": Forged(tmp_path / "marker")}
+    torch.save(content, tmp_path / "weights.pth")
+    assert "it calls for posix.mkdir" in refusal(task, tmp_path / "weights.pth")
+    assert not (tmp_path / "marker").exists()
+
+
+@of_each_task
+@pytest.mark.parametrize(
+    "content",
+    [5, {}, {"state_dict": {}}, {"state_dict": {"a": 1}, "meta": {}}],
+    ids=["5", "{}", "half", "int"],
+)
+def test_a_file_that_no_training_wrote_is_refused(tmp_path, task, content):
+    torch.save(content, tmp_path / "weights.pth")
+    assert "is no weights file of a training here" in refusal(task, tmp_path / "weights.pth")
+
+
+@of_each_task
+def test_weights_of_another_network_are_refused(tmp_path, weights, task):
+    few = dict(list(weights[task].items())[3:])
+    for other in (few, weights[task] | {"more": torch.ones(1)}):
+        save_weights(tmp_path / "weights.pth", other, TASKS[task][2])
+        assert "does not hold the weights of the network that it names" in refusal(
+            task, tmp_path / "weights.pth"
+        )
+
+
+@of_each_task
+def test_weights_of_another_task_are_refused(tmp_path, weights, task):
+    other = next(name for name in TASKS if name != task)
+    save_weights(tmp_path / "weights.pth", weights[other], TASKS[other][2])
+    assert "does not describe a network of this task" in refusal(task, tmp_path / "weights.pth")
+
+
+FOREIGN = {
+    "classification": [
+        {"pretrained_cfg_overlay": {"file": "other.pth"}},
+        {"network": {"pretrained": True}},
+        {"network": {"checkpoint_path": "other.pth"}},
+        {"network": {"pretrained_cfg": {"url": "http://127.0.0.1:9/x.pth"}}},
+        {"network": "drop_path_rate"},
+        {"timm": "hf-hub:timm/convnext_atto"},
+        {"timm": "local-dir:/tmp"},
+        {"timm": 5},
+        {"classes": ["a", "b", "c"]},
+        {"image_size": "32"},
+        {"epoch": None},
+    ],
+    "detection": [
+        {"pretrained": "other.pth"},
+        {"settings": "cascade_rcnn"},
+        {"settings": {}},
+        {"settings": CASCADE | {"detector": "yolo"}},
+        {"settings": CASCADE | {"detector": ["detr"]}},
+        {"settings": CASCADE | {"backbone": "hf-hub:timm/convnext_atto"}},
+        {"settings": CASCADE | {"backbone": {"type": "ResNet", "init_cfg": "x"}}},
+        {"settings": CASCADE | {"neck": "../other.py"}},
+        {"settings": CASCADE | {"drop_path": {"a": 1}}},
+        {"settings": CASCADE | {"roi_samples": -1}},
+        {"settings": CASCADE | {"assigner": "rfla"}},
+        {"settings": RFLA | {"prior_sides": [1, 2, "3", 4, 5]}},
+        {"categories": ["benign"]},
+    ],
+    "segmentation": [
+        {"checkpoint_path": "other.pth"},
+        {"settings": None},
+        {"settings": SEGFORMER | {"segmenter": "unet"}},
+        {"settings": SEGFORMER | {"backbone": "../../other"}},
+        {"settings": SEGFORMER | {"backbone": ["b0"]}},
+        {"settings": SEGFORMER | {"segmenter": "upernet", "backbone": "local-dir:/tmp"}},
+        {"settings": SEGFORMER | {"drop_path": float("nan")}},
+        {"settings": SEGFORMER | {"balance_classes": "yes"}},
+        {"classes": list(reversed(CLASSES))},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "foreign"), [(task, each) for task, cases in FOREIGN.items() for each in cases]
+)
+def test_what_a_file_says_of_itself_reads_no_other_file(tmp_path, weights, task, foreign, monkeypatch):
+    """Only what a training writes, and only in its kind, reaches the making of a network."""
+    save_weights(tmp_path / "weights.pth", weights[task], TASKS[task][2] | foreign)
+    for module in (classifier.timm, detectors.MODELS, segmenters.MODELS):
+        monkeypatch.setattr(module, "create_model" if module is classifier.timm else "build", None)
+    message = refusal(task, tmp_path / "weights.pth")
+    assert "does not describe a network of this task" in message
