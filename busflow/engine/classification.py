@@ -25,6 +25,7 @@ from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
 from busflow.models.classifier import Classifier, build_network
+from busflow.models.loading import load_network
 
 SELECT_BY = "macro_f1"
 
@@ -140,9 +141,9 @@ def load_classifier(weights: Path) -> Classifier:
     """The published classifier, in evaluation mode."""
     loaded = load_weights(weights)
     meta = loaded["meta"]
-    with torch.device("meta"):  # random weights would take longer to draw than these to load
-        network = build_network(meta["timm"], len(meta["classes"]), meta["network"])
-    network.load_state_dict(loaded["state_dict"], assign=True)
+    network = load_network(
+        lambda: build_network(meta["timm"], len(meta["classes"]), meta["network"]), loaded["state_dict"]
+    )
     return Classifier(network).eval()
 
 

@@ -23,6 +23,7 @@ from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
 from busflow.models.detectors import Detector, build_network, prior_sides
+from busflow.models.loading import load_network
 
 SELECT_BY = "ap"
 
@@ -126,8 +127,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_detector(weights: Path) -> Detector:
     """The published detector, in evaluation mode."""
     loaded = load_weights(weights)
-    network = build_network(loaded["meta"]["settings"])
-    network.load_state_dict(loaded["state_dict"])
+    network = load_network(lambda: build_network(loaded["meta"]["settings"]), loaded["state_dict"])
     return Detector(network).eval()
 
 

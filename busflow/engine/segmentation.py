@@ -22,6 +22,7 @@ from busflow.errors import BusflowError
 from busflow.files import write_json, write_text
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
+from busflow.models.loading import load_network
 from busflow.models.segmenters import Segmenter, build_network
 
 SELECT_BY = "miou"
@@ -126,8 +127,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load_segmenter(weights: Path) -> Segmenter:
     """The published segmenter, in evaluation mode."""
     loaded = load_weights(weights)
-    network = build_network(loaded["meta"]["settings"])
-    network.load_state_dict(loaded["state_dict"])
+    network = load_network(lambda: build_network(loaded["meta"]["settings"]), loaded["state_dict"])
     return Segmenter(network).eval()
 
 
