@@ -3,12 +3,14 @@
 from collections.abc import Callable
 
 import torch
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 Tensor = torch.Tensor
-# What torch, timm and mmengine make initial values with.
+# What torch, timm and mmengine make initial values with; torch.nn.init passes some to a mode as a whole.
 FILLING = {Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_}
 FILLING |= {Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_}  # of truncated normal distributions
+FILLING |= {init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_}
 
 
 class _LeftUnset(TorchFunctionMode):
@@ -19,8 +21,10 @@ class _LeftUnset(TorchFunctionMode):
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in FILLING and isinstance(args[0], torch.nn.Parameter):
-            return args[0]
+        if func in FILLING:
+            filled = args[0] if args else kwargs["tensor"]
+            if isinstance(filled, torch.nn.Parameter):
+                return filled
         return func(*args, **(kwargs or {}))
 
 

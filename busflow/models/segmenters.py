@@ -6,7 +6,7 @@ from pathlib import Path
 import mmseg
 import timm
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
@@ -18,10 +18,8 @@ from busflow.data.masks import CLASSES
 from busflow.errors import BusflowError
 from busflow.models.backbones import check_weights, feature_channels
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
+from busflow.models.published import published_model
 
-# Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
-# has another name.
-CONFIGS = Path(mmseg.__file__).parent / ".mim/configs"
 UPERNET = "_base_/models/upernet_convnext.py"
 SEGFORMER = "segformer/segformer_mit-{}_8xb2-160k_ade20k-512x512.py"
 MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
@@ -138,7 +136,7 @@ def _upernet(settings: dict, pretrained: Path | None) -> ConfigDict:
     name = settings["backbone"]
     if not timm.is_model(name):
         raise BusflowError(f"there is no backbone {name} for a UPerNet: timm has none")
-    config = _published(UPERNET)
+    config = published_model(mmseg, UPERNET)
     channels = feature_channels(name)
     config.backbone = ConfigDict(
         type="TimmFeatures",
@@ -159,14 +157,10 @@ def _segformer(settings: dict, pretrained: Path | None) -> ConfigDict:
     name = settings["backbone"]
     if name not in MIX_TRANSFORMERS:
         raise BusflowError(f"there is no SegFormer {name}: it is none of {', '.join(MIX_TRANSFORMERS)}")
-    config = _published(SEGFORMER.format(name))
+    config = published_model(mmseg, SEGFORMER.format(name))
     config.backbone.drop_path_rate = settings["drop_path"]
     config.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(pretrained)} if pretrained else None
     return config
-
-
-def _published(name: str) -> ConfigDict:
-    return Config.fromfile(CONFIGS / name, import_custom_modules=False).model
 
 
 def _losses(weight: float, balance_classes: bool) -> list[dict]:
