@@ -7,7 +7,6 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 import yaml
-from scipy.optimize import least_squares
 
 TABLE7 = ["iou0", "acc0", "iou1", "acc1", "miou", "aacc", "macc"]  # its columns, class 0 and class 1
 
@@ -49,6 +48,8 @@ def two_class(share: float, acc0: float, acc1: float) -> np.ndarray:
 
 def fit_two_class(row: pd.Series) -> np.ndarray:
     """[share, acc0, acc1] of the matrix that comes nearest to a row of Table 7, or to some of its cells."""
+    from scipy.optimize import least_squares  # half the start of most tables and figures, which fit nothing
+
     cells, values = [TABLE7.index(column) for column in row.index], row.to_numpy(float)
     start = [0.1, 0.9, 0.5]
     return least_squares(lambda x: two_class(*x)[cells] - values, start, bounds=(0, 1), xtol=1e-12).x

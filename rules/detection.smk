@@ -16,7 +16,10 @@ VIEWS += expand(INPUTS["test"], protocol=config["protocols"])
 CODE["detection"] = Code(
     engine=[
         *("engine/detection.py", "engine/boxes.py", "data/views.py"),
-        *(f"models/{name}.py" for name in ("detectors", "backbones", "classifier", "recursive_swin", "rfla")),
+        *(
+            f"models/{name}.py"
+            for name in ("detectors", "backbones", "classifier", "published", "recursive_swin", "rfla")
+        ),
         *("models/ops.py", "models/nms.py", "models/roi_align.py"),
     ]
 )

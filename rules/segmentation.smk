@@ -15,7 +15,7 @@ VIEWS += expand(INPUTS["masks"], protocol=config["protocols"])
 CODE["segmentation"] = Code(
     engine=[
         *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
-        *("models/segmenters.py", "models/backbones.py", "models/classifier.py"),
+        *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier", "published")),
     ],
     metrics=["data/masks.py", "data/images.py", "data/views.py"],
 )

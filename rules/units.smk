@@ -6,7 +6,7 @@ ENGINE = [
     *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "prediction")),
     *(f"engine/{name}.py" for name in ("progress", "provenance", "runs", "signals", "timing", "training")),
     *("data/images.py", "data/packing.py"),
-    *(f"models/{name}.py" for name in ("inputs", "rules", "weights")),
+    *(f"models/{name}.py" for name in ("initial", "inputs", "rules", "weights")),
 ]
 
 for task in STUDIED:

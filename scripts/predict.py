@@ -4,10 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
-import torch
-
 from busflow.cli import add_task, inputs_of, run, settings
-from busflow.engine.gpu_lease import lease
 
 
 def main() -> None:
@@ -20,6 +17,11 @@ def main() -> None:
     parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
     args = parser.parse_args()
     inputs = inputs_of(args, "predict", parser)
+    # Imported here: torch takes seconds, which no mistake in the arguments need wait for.
+    import torch
+
+    from busflow.engine.gpu_lease import lease
+
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # timing.json says fp32
     with lease(args.gpus):

@@ -6,11 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-from torch.distributed.run import main as torchrun
-
 from busflow.cli import add_task, inputs_of, run, settings
-from busflow.engine.gpu_lease import lease
 
 
 def main() -> None:
@@ -31,10 +27,17 @@ def main() -> None:
     inputs = inputs_of(args, "train", parser)
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
+    # Imported here: torch takes seconds, which no mistake in the arguments need wait for.
+    import torch
+
+    from busflow.engine.gpu_lease import lease
+
     torch.set_num_threads(args.threads)
     compute = {"workers": args.workers, "checkpoint_interval": args.checkpoint_interval}
     with lease(args.gpus):
         if args.gpus > 1 and "LOCAL_RANK" not in os.environ:
+            from torch.distributed.run import main as torchrun  # which only several GPUs need
+
             torchrun(["--standalone", f"--nproc-per-node={args.gpus}", *sys.argv])
             return
         # Imported here: mmengine settles on a device while it loads.

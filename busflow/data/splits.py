@@ -10,7 +10,6 @@ import random
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from busflow.data.errata import corrected_labels
 from busflow.data.group_split import excess_imbalance, hold_out_groups
@@ -154,6 +153,8 @@ def _floor_floor_rest(of_class: pd.DataFrame, seed: int) -> pd.Series:
 
 
 def _hold_out_images(index: pd.Index, share: float, seed: int, stratify: pd.Series | None = None) -> list:
+    from sklearn.model_selection import train_test_split  # a second, which grouped splits need not wait
+
     try:
         return train_test_split(index, test_size=share, random_state=seed, stratify=stratify)[1].to_list()
     except ValueError as error:

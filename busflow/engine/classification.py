@@ -141,9 +141,9 @@ def load_classifier(weights: Path) -> Classifier:
             "classes": lambda names: names == list(LABELS),
         },
     )
-    with torch.device("meta"):  # random weights would take longer to draw than these to load
-        network = build_network(meta["timm"], options=meta["network"])
-    load_trained(network, loaded["state_dict"], weights, assign=True)
+    network = load_trained(
+        lambda: build_network(meta["timm"], options=meta["network"]), loaded["state_dict"], weights
+    )
     return Classifier(network).eval()
 
 

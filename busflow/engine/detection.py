@@ -132,8 +132,7 @@ def load_detector(weights: Path) -> Detector:
             "categories": lambda names: names == list(LESIONS),
         },
     )
-    network = build_network(shaping(meta["settings"]))
-    load_trained(network, loaded["state_dict"], weights)
+    network = load_trained(lambda: build_network(shaping(meta["settings"])), loaded["state_dict"], weights)
     return Detector(network).eval()
 
 

@@ -133,8 +133,7 @@ def load_segmenter(weights: Path) -> Segmenter:
             "classes": lambda names: names == list(CLASSES),
         },
     )
-    network = build_network(shaping(meta["settings"]))
-    load_trained(network, loaded["state_dict"], weights)
+    network = load_trained(lambda: build_network(shaping(meta["settings"])), loaded["state_dict"], weights)
     return Segmenter(network).eval()
 
 

@@ -17,6 +17,7 @@ from busflow.figures.style import (
     PRINTED,
     legend_below,
     model_colours,
+    open_frame,
     protocol_colours,
 )
 from busflow.labels import LABELS
@@ -114,7 +115,7 @@ def roc(predictions_paths: list[Path], settings: dict) -> Figure:
             panel.legend(title="AUROC", loc="lower right", fontsize=7, title_fontsize=7.5, alignment="right")
     axes[0].set_ylabel("True positive rate")
     figure.suptitle(settings["protocols"][found[0].protocol]["label"])
-    sns.despine(figure)
+    open_frame(figure)
     return figure
 
 
@@ -172,5 +173,5 @@ def summary(table_path: Path, settings: dict) -> Figure:
     axes[0].set_yticks(range(len(models)), labels)
     axes[0].set_ylim(len(models) - 0.5, -0.5)
     legend_below(figure, axes[:1], columns=3)
-    sns.despine(figure, left=True)
+    open_frame(figure, left=True)
     return figure

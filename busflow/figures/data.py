@@ -6,12 +6,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from PIL import Image
 
 from busflow.errors import BusflowError
-from busflow.figures.style import CLASS_COLOURS, INK, MUTED, legend_below, protocol_colours
+from busflow.figures.style import CLASS_COLOURS, INK, MUTED, legend_below, open_frame, protocol_colours
 from busflow.files import read_json
 from busflow.metrics.inputs import read_table
 from busflow.units import by_protocol
@@ -87,7 +86,7 @@ def leakage(leakage_paths: list[Path], settings: dict) -> Figure:
     axes[0].set_yticks(y, LEAKS.values())
     axes[0].invert_yaxis()
     legend_below(figure, axes, columns=3)
-    sns.despine(figure, left=True)
+    open_frame(figure, left=True)
     return figure
 
 

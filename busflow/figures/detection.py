@@ -5,12 +5,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from busflow.figures.sizes import bars_by_size, share_of_image
-from busflow.figures.style import CLASS_COLOURS, heading, legend_below, model_colours
+from busflow.figures.style import CLASS_COLOURS, heading, legend_below, model_colours, open_frame
 from busflow.labels import LESIONS
 from busflow.metrics.froc import RATES
 from busflow.metrics.matching import RECALLS
@@ -47,7 +46,7 @@ def pr_curves(metrics_paths: list[Path], settings: dict) -> Figure:
             )
     axes[0].set_ylabel("Precision")
     figure.suptitle(_heading(found, settings))
-    sns.despine(figure)
+    open_frame(figure)
     return figure
 
 
@@ -71,7 +70,7 @@ def froc(metrics_paths: list[Path], settings: dict) -> Figure:
     axes[0].set_ylabel("Share found")
     legend_below(figure, axes, columns=4)
     figure.suptitle(_heading(found, settings))
-    sns.despine(figure)
+    open_frame(figure)
     return figure
 
 

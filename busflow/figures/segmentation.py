@@ -4,11 +4,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from busflow.figures.sizes import bars_by_size, share_of_image
-from busflow.figures.style import CLASS_COLOURS, INK, heading, legend_below, model_colours
+from busflow.figures.style import CLASS_COLOURS, INK, heading, legend_below, model_colours, open_frame
 from busflow.labels import LESIONS
 from busflow.tables.overlap import (
     THIRDS,
@@ -65,7 +64,7 @@ def segmentation_dice(metrics_paths: list[Path], settings: dict) -> Figure:
     axes[0].set_yticks(range(len(models)), [settings["models"]["segmentation"][m]["label"] for m in models])
     axes[0].set_ylim(len(models) - 0.5, -0.5)
     figure.suptitle(_heading(found, settings))
-    sns.despine(figure, left=True)
+    open_frame(figure, left=True)
     return figure
 
 

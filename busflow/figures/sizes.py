@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from busflow.figures.style import INK, legend_below, model_colours
+from busflow.figures.style import INK, legend_below, model_colours, open_frame
 
 
 def bars_by_size(
@@ -37,7 +36,7 @@ def bars_by_size(
     panel.set_ylim(0, None)
     panel.grid(axis="x", visible=False)
     legend_below(figure, [panel], columns=4)
-    sns.despine(figure)
+    open_frame(figure)
     return figure, panel
 
 

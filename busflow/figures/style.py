@@ -1,5 +1,6 @@
 """One look for all figures: theme, colours, labels, and files that are the same bits for the same data."""
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,8 +10,8 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from busflow.files import atomic
@@ -21,6 +22,22 @@ WIDE_PIXELS = 1600  # of figures with many panels
 CLASS_COLOURS = dict(zip(LABELS, ("#2a9d8f", "#c8553d", "#6c757d"), strict=True))
 PRINTED = {"color": "#111111", "marker": "D"}  # a value of the paper
 INK, MUTED = "#222222", "#6c757d"
+PAPER = 0.8  # seaborn's scale of figures in print, and its sizes in points
+SIZES = {
+    "axes.linewidth": 1.25,
+    "font.size": 12,
+    "axes.labelsize": 12,
+    "legend.fontsize": 11,
+    "legend.title_fontsize": 12,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 6,
+    "patch.linewidth": 1,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 11),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 6),
+    **dict.fromkeys(("xtick.major.width", "ytick.major.width"), 1.25),
+    **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 4),
+    **dict.fromkeys(("xtick.minor.width", "ytick.minor.width"), 1),
+}
 _PROTOCOLS = ("#c77d1e", "#1f5a94", "#6a4c93", "#3a7d44")
 # Distinct hues where curves cross; blue is ConvNeXt in both, and SegFormer darkens with its size.
 _MODELS = {
@@ -31,11 +48,8 @@ _MODELS = {
 
 def theme() -> None:
     """Set the look; every figure function is called under it (see ``make``)."""
-    sns.set_theme(
-        context="paper",
-        style="whitegrid",
-        font="DejaVu Sans",
-        rc={
+    mpl.rcParams.update(
+        {
             "svg.hashsalt": "busflow",
             "figure.constrained_layout.use": True,
             "figure.constrained_layout.h_pad": 0.07,
@@ -45,19 +59,39 @@ def theme() -> None:
             "axes.titlesize": 10,
             "axes.titleweight": "bold",
             "axes.titlelocation": "left",
+            "axes.axisbelow": True,
+            "axes.grid": True,
             "figure.titlesize": 11,
             "figure.titleweight": "bold",
+            "font.family": "DejaVu Sans",
             "grid.color": "#e6e6e6",
             "text.color": INK,
             "legend.frameon": False,
-        },
+            "lines.solid_capstyle": "round",
+            "patch.edgecolor": "white",
+            "patch.force_edgecolor": True,
+            "xtick.bottom": False,
+            "ytick.left": False,
+            **dict.fromkeys(("xtick.color", "ytick.color"), ".15"),
+            **{name: PAPER * size for name, size in SIZES.items()},
+        }
     )
+
+
+def open_frame(figure: Figure, left: bool = False) -> None:
+    """Take away the axes' frames at the top and the right, and the one at the left if asked to."""
+    for axes in figure.axes:
+        axes.spines[["top", "right", *(["left"] if left else [])]].set_visible(False)
 
 
 def model_colours(settings: dict, task: str) -> dict[str, tuple]:
     """A fixed colour per model of a task, in config order; of classifiers light to dark (small to large)."""
     models = list(settings["models"][task])
-    return dict(zip(models, sns.color_palette(_MODELS.get(task, "crest"), len(models)), strict=True))
+    if task in _MODELS:
+        return dict(zip(models, map(to_rgb, itertools.cycle(_MODELS[task])), strict=False))
+    import seaborn as sns  # a second and a half, which the other tasks' figures need not wait
+
+    return dict(zip(models, sns.color_palette("crest", len(models)), strict=True))
 
 
 def protocol_colours(settings: dict) -> dict[str, str]:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from busflow.figures.style import INK, heading, legend_below, model_colours
+from busflow.figures.style import INK, heading, legend_below, model_colours, open_frame
 from busflow.files import read_json
 from busflow.units import units
 
@@ -103,7 +102,7 @@ def _finish(
     if len(lines) > 1:
         lines.insert(0, "Not comparable, timed under different conditions:")
     figure.suptitle("\n".join([first, *lines] if first else lines), fontsize=9, weight="normal")
-    sns.despine(figure, left=True)
+    open_frame(figure, left=True)
     return figure
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from busflow.figures.style import MUTED, legend_below
+from busflow.figures.style import MUTED, legend_below, open_frame
 from busflow.metrics.inputs import read_table
 from busflow.units import units
 
@@ -81,5 +80,5 @@ def curves(history_paths: list[Path], settings: dict) -> Figure:
         panel.tick_params(labelbottom=is_score, labelleft=position[1] == 0 or position[0] not in alike)
     legend_below(figure, axes[:2, 0], columns=4)
     figure.suptitle(settings["protocols"][found[0].protocol]["label"])
-    sns.despine(figure)
+    open_frame(figure)
     return figure

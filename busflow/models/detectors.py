@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import mmdet
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
-from mmengine.hub import get_config
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
@@ -17,14 +17,15 @@ from busflow.labels import LESIONS
 from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
 from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
+from busflow.models.published import published_model
 from busflow.models.rules import is_among, is_count, is_positive, is_rate, picked
 
 SWINS = {
     "swin_base": {"embed_dims": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "window_size": 7}
 }
 NECKS = {
-    "fpn": "mmdet::_base_/models/cascade-rcnn_r50_fpn.py",
-    "rfp": "mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py",
+    "fpn": "_base_/models/cascade-rcnn_r50_fpn.py",
+    "rfp": "detectors/cascade-rcnn_r50-rfp_1x_coco.py",
 }
 
 
@@ -164,7 +165,7 @@ def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
 
 def _cascade_rcnn(settings: dict, pretrained: bool) -> ConfigDict:
     """Cascade R-CNN (Cai & Vasconcelos, CVPR 2018) with a feature pyramid."""
-    config = get_config(NECKS[settings["neck"]]).model
+    config = published_model(mmdet, NECKS[settings["neck"]])
     config.backbone, config.neck.in_channels = _backbone(settings)
     if settings["neck"] == "rfp":
         if config.backbone.type != "SwinTransformer":
@@ -208,7 +209,7 @@ def _backbone(settings: dict) -> tuple[ConfigDict, list[int]]:
 
 def _detr(settings: dict, pretrained: bool) -> ConfigDict:
     """DETR with ResNet-50 as published (Carion et al., ECCV 2020)."""
-    config = get_config("mmdet::detr/detr_r50_8xb2-150e_coco.py").model
+    config = published_model(mmdet, "detr/detr_r50_8xb2-150e_coco.py")
     config.bbox_head.num_classes = len(LESIONS)
     config.backbone.init_cfg = None  # as published it would be fetched
     if not pretrained:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mmseg
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
@@ -18,11 +18,9 @@ from busflow.errors import BusflowError
 from busflow.models.backbones import feature_channels, start_from
 from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
+from busflow.models.published import published_model
 from busflow.models.rules import is_among, is_flag, is_number, is_rate, picked
 
-# Read as files: mmengine's get_config would let pip install another mmseg, because this one's distribution
-# has another name.
-CONFIGS = Path(mmseg.__file__).parent / ".mim/configs"
 UPERNET = "_base_/models/upernet_convnext.py"
 SEGFORMER = "segformer/segformer_mit-{}_8xb2-160k_ade20k-512x512.py"
 MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
@@ -163,7 +161,7 @@ def _upernet(settings: dict) -> ConfigDict:
     name = settings["backbone"]
     if not is_network(name):
         raise BusflowError(f"there is no backbone {name} for a UPerNet: timm has none")
-    config = _published(UPERNET)
+    config = published_model(mmseg, UPERNET)
     channels = feature_channels(name)
     config.backbone = ConfigDict(type="TimmFeatures", name=name, drop_path=settings["drop_path"])
     config.decode_head.in_channels = channels
@@ -179,14 +177,10 @@ def _segformer(settings: dict) -> ConfigDict:
     name = settings["backbone"]
     if name not in MIX_TRANSFORMERS:
         raise BusflowError(f"there is no SegFormer {name}: it is none of {', '.join(MIX_TRANSFORMERS)}")
-    config = _published(SEGFORMER.format(name))
+    config = published_model(mmseg, SEGFORMER.format(name))
     config.backbone.drop_path_rate = settings["drop_path"]
     config.backbone.init_cfg = None  # as published it would be fetched
     return config
-
-
-def _published(name: str) -> ConfigDict:
-    return Config.fromfile(CONFIGS / name, import_custom_modules=False).model
 
 
 def _losses(weight: float, balance_classes: bool) -> list[dict]:

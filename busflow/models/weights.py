@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from busflow.errors import BusflowError
+from busflow.models.initial import parameters_unset
 
 # What training scripts put beside the tensors that they publish; read as nothing.
 HARMLESS = (
@@ -139,14 +140,19 @@ def load_pretrained(
     network.load_state_dict(loaded, strict=False)
 
 
-def load_trained(
-    network: nn.Module, tensors: dict[str, torch.Tensor], path: Path, assign: bool = False
-) -> None:
-    """Load weights that ``network`` itself was trained to, name by name; ``assign`` as in torch.
+def load_trained(build: Callable[[], nn.Module], tensors: dict[str, torch.Tensor], path: Path) -> nn.Module:
+    """The network that ``build`` makes, with the weights that such a one was trained to, in evaluation mode.
+
+    Args:
+        build: makes the network, and whatever is no weight, as a trained one has it.
+        tensors: its whole state dict; the network takes over the tensors themselves.
+        path: of their file.
 
     Raises:
         BusflowError: they are another network's.
     """
+    with parameters_unset():
+        network = build()
     own = network.state_dict()
     unlike = [
         name
@@ -160,7 +166,8 @@ def load_trained(
             f"{path} does not hold the weights of the network that it names ({len(unlike)} differ, the "
             f"first: {unlike[0]}); delete it and train again"
         )
-    network.load_state_dict(tensors, assign=assign)
+    network.load_state_dict(tensors, assign=True)
+    return network.eval()
 
 
 def refuse_non_finite(tensors: dict[str, torch.Tensor], path: Path | str) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import yaml
 from mmdet.models import RFP
 from mmengine.hub import get_config
 
@@ -86,6 +87,17 @@ def test_a_detector_may_find_nothing():
     with torch.inference_mode():
         (found,) = model(**model.data_preprocessor(batch([[10, 10, 40, 30]])))
     assert found["boxes"].shape == (0, 4) and len(found["scores"]) == len(found["labels"]) == 0
+
+
+@pytest.mark.parametrize("settings", [CASCADE, RFLA, DETR], ids=["cascade", "rfla", "detr"])
+def test_a_detector_is_built_without_reading_what_mmdet_says_of_its_models(settings, monkeypatch):
+    """mmengine's ``get_config`` reads a hundred YAML files for it, which takes a second."""
+
+    def refuse(*arguments, **options):
+        raise AssertionError(f"YAML was read: {arguments}")
+
+    monkeypatch.setattr(yaml, "load", refuse)
+    build_network(settings)
 
 
 def test_the_cascade_is_mmdets_but_for_what_the_settings_name():

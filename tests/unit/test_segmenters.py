@@ -3,10 +3,11 @@
 import subprocess
 
 import mmpretrain.models  # noqa: F401  (mmseg's published UPerNet takes its ConvNeXt from there)
+import mmseg
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from mmseg.models import DiceLoss
@@ -15,8 +16,8 @@ from mmseg.structures import SegDataSample
 from torch.nn import functional
 
 from busflow.errors import BusflowError
+from busflow.models.published import published_model
 from busflow.models.segmenters import (
-    CONFIGS,
     LesionDice,
     Segmenter,
     build_network,
@@ -50,7 +51,7 @@ def name_of(settings: dict) -> str:
     return settings["backbone"]
 
 
-def published(settings: dict) -> Config:
+def published(settings: dict) -> ConfigDict:
     """mmseg's own configuration on ADE20K, by the path under which it is published."""
     name = settings["backbone"]
     path = (
@@ -58,7 +59,7 @@ def published(settings: dict) -> Config:
         if settings["segmenter"] == "upernet"
         else f"segformer/segformer_mit-{name}_8xb2-160k_ade20k-512x512.py"
     )
-    return Config.fromfile(CONFIGS / path, import_custom_modules=False).model
+    return published_model(mmseg, path)
 
 
 def size(module: torch.nn.Module) -> int:
