@@ -12,7 +12,15 @@ import psutil
 import pytest
 
 from cluster import ACCOUNT, GPU_TYPE, GPUS, Cluster, Job, missing, wait_until
-from studies import DETECTOR, SEGMENTER, copy_checkout, small_study, snakemake_command, write_overlay
+from studies import (
+    DETECTOR,
+    SEGMENTER,
+    copy_checkout,
+    copy_study,
+    small_study,
+    snakemake_command,
+    write_overlay,
+)
 
 if LACK := missing():
     pytest.skip(LACK, allow_module_level=True)
@@ -65,23 +73,25 @@ def adapt_profile(profile: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(cluster, tmp_path_factory) -> SimpleNamespace:
+def study(cluster, request, tmp_path_factory) -> SimpleNamespace:
     """The study, finished on the cluster in spite of all faults, and once more without SLURM."""
     folder = tmp_path_factory.mktemp("studies")
-    there, here = (copy_checkout(folder / name) for name in ("there", "here"))
-    for checkout in (there, here):
-        write_study(checkout)
+    there = copy_checkout(folder / "there")
+    write_study(there)
     adapt_profile(there / "workflow/profiles/slurm")
     # Tests cannot wait as long as real trainings for the first look at a job.
     polling = ["--slurm-init-seconds-before-status-checks", "3"]
     runs = {
         there: launch(
             there, "--workflow-profile", "workflow/profiles/slurm", *polling, env=cluster.environment
-        ),
-        here: launch(here, "--cores", "2", "--resources", "gpu=2"),
+        )
     }
     try:
         disturb(cluster, there)
+        # Of this study, the small one has all that precedes the classifiers, and the other tasks.
+        here = copy_study(request.getfixturevalue("finished_study"), folder / "here")
+        write_study(here)
+        runs[here] = launch(here, "--cores", "2", "--resources", "gpu=2")
         for checkout, run in runs.items():
             wait_until(f"the study in {checkout} ends", lambda run=run: run.poll() is not None, 15 * MINUTE)
             assert run.returncode == 0, (checkout / "snakemake.log").read_text()
