@@ -14,6 +14,13 @@ from studies import copy_checkout, run, small_config
 
 torch.set_num_threads(1)
 
+LONGEST = ("slurm", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest starts first, so that all processes end at about the same time."""
+    items.sort(key=lambda item: [item.path.parent.name != folder for folder in LONGEST])
+
 
 @pytest.fixture(scope="session")
 def finished_study(tmp_path_factory, worker_id) -> Path:
