@@ -43,7 +43,7 @@ audit: $(VENV)/.ready  ## Verify the recorded study: hashes, what follows from t
 	@python scripts/verify.py --study $(STUDY)
 
 test: $(VENV)/.ready-dev  ## Run all tests
-	@pytest --numprocesses auto --dist loadfile
+	@pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/.ready-dev  ## Kill trainings a hundred times and compare what they end with
 	@OMP_NUM_THREADS=1 python tests/unit/chaos.py --kills 100

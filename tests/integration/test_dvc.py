@@ -1,10 +1,7 @@
 """A small study on record: recorded, cloned, pulled, tampered with, repaired, changed, verified."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,37 +9,17 @@ import yaml
 
 from busflow.recording.hashes import check_hashes
 from busflow.recording.study import find_study
-from studies import ROOT
+from studies import CLASSIFIERS, copy_study, run
 
 pytestmark = pytest.mark.slow
 
-PHANTOMS = {
-    "lin": "phantom:lin?seed=1&videos=12&frames=2&defects=0",
-    "busi": "phantom:busi?seed=2&benign=10&malignant=10&normal=10&defects=0",
-    "rodrigues": "phantom:rodrigues?seed=3&benign=15&malignant=15",
-}
 CLASSIFIER = "results/grouped/classification/convnext_atto/seed0"
 WEIGHTS = f"{CLASSIFIER}/weights.pth"
 PREDICTIONS = "results/paper/classification/convnext_atto/seed0/predictions.csv"
 METRICS = "results/grouped/segmentation/segformer_b0/seed0/metrics.json"
 SPLIT = "data/splits/grouped/classification.csv"
 TABLE = "results/tables/table2.csv"
-
-
-def run(checkout: Path, *command: str | Path, status: int = 0) -> str:
-    """What a command in the checkout prints; its exit status has to be ``status``."""
-    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS", "STUDY"}
-    env = {name: value for name, value in os.environ.items() if name not in outer}
-    env |= {
-        "PATH": f"{Path(sys.executable).parent}:{env['PATH']}",
-        "PYTHONPATH": str(checkout),
-        **{f"GIT_{role}_{item}": "tests" for role in ("AUTHOR", "COMMITTER") for item in ("NAME", "EMAIL")},
-    }
-    done = subprocess.run(
-        [*map(str, command)], cwd=checkout, capture_output=True, text=True, check=False, env=env
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+UNITS = 2 * (len(CLASSIFIERS) + 2)  # both protocols; a detector and a segmenter
 
 
 def set_up(checkout: Path) -> None:
@@ -58,47 +35,13 @@ def change_config(checkout: Path, **changes: dict) -> None:
     (checkout / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
-def shrink(checkout: Path) -> None:
-    """The demonstration with one model of each task."""
-    demo = yaml.safe_load((checkout / "config.yaml").read_text())
-    sources, models = demo["sources"], demo["models"]
-    change_config(
-        checkout,
-        sources={name: sources[name] | {"urls": [url]} for name, url in PHANTOMS.items()},
-        splits={"balance_tolerance": 0.2},
-        timing={"iterations": 3, "warmup": 1},
-        models={
-            "classification": {"convnext_atto": models["classification"]["convnext_atto"] | {"epochs": 1}},
-            "detection": {
-                "convnext_tiny": models["detection"]["convnext_tiny"] | {"backbone": "convnext_atto"}
-            },
-            "segmentation": {"segformer_b0": models["segmentation"]["segformer_b0"]},
-        },
-    )
-
-
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
+def study(finished_study, tmp_path_factory) -> Path:
     """A repository in which the small study is finished, recorded, and pushed to a remote folder."""
-    checkout = tmp_path_factory.mktemp("study") / "busflow"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "studies/")) and name != "dvc.lock":
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, checkout / name)
+    checkout = copy_study(finished_study, tmp_path_factory.mktemp("study") / "busflow")
     set_up(checkout)
-    shrink(checkout)
-    run(checkout, "git", "init", "--quiet")
     run(checkout, "dvc", "remote", "add", "--default", "store", checkout.parent / "store")
-    run(checkout, "git", "add", ".")
-    run(checkout, "git", "commit", "--quiet", "--message", "A study")
-    run(checkout, "snakemake")
+    run(checkout, "git", "commit", "--quiet", "--all", "--message", "Its remote")
     run(checkout, "make", "record")
     run(checkout, "git", "commit", "--quiet", "--message", "Its record")
     run(checkout, "dvc", "push")
@@ -152,7 +95,7 @@ def test_a_study_that_is_not_up_to_date_is_not_recorded(study):
 def test_metrics_and_plots_are_those_of_the_study(study, tmp_path):
     shown = json.loads(run(study, "dvc", "metrics", "show", "--json"))[""]["data"]
     accuracy = json.loads((study / CLASSIFIER / "metrics.json").read_text())["accuracy"]
-    assert shown[f"{CLASSIFIER}/scores.json"]["data"]["accuracy"] == accuracy and len(shown) == 6
+    assert shown[f"{CLASSIFIER}/scores.json"]["data"]["accuracy"] == accuracy and len(shown) == UNITS
     run(study, "dvc", "plots", "show", "--out", tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "Confusion, convnext_atto, paper, seed 0" in page
@@ -229,7 +172,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(study):
         text[:classification] + text[classification:].replace("0.0005", "0.001", 1)
     )
     said = run(study, "dvc", "repro")
-    assert said.count("rule train_classification") == said.count("rule train_") == 2
+    assert said.count("rule train_classification") == said.count("rule train_") == 2 * len(CLASSIFIERS)
     assert "Stage 'splits@paper' didn't change" in said
     assert "Stage 'detection@paper-convnext_tiny-0' didn't change" in said
     changed = run(study, "git", "diff", "--numstat", "dvc.lock").split()

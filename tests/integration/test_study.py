@@ -5,31 +5,23 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
-from busflow.models.classifier import build_network
-from studies import CLASSIFIERS, DETECTOR, SEGMENTER, copy_checkout, small_study, snakemake, write_overlay
-
-
-def overlay(checkout: Path, **changes) -> Path:
-    """The small study; one of its classifiers starts from pretrained weights, fetched like an archive."""
-    study = small_study()
-    study["models"]["classification"]["convnext_femto"]["pretrained"] = "donor"
-    study["weights"] = {"donor": {"file": "femto.pth", "urls": [f"file:{checkout}/donor.pth"]}}
-    return write_overlay(checkout, study | changes)
+from studies import CLASSIFIERS, DETECTOR, SEGMENTER, dry_run, write_overlay
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory) -> Path:
-    """A copy of the checkout in which the small study is finished."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("study") / "busflow")
-    torch.save(build_network("convnext_femto", num_classes=1000).state_dict(), checkout / "donor.pth")
-    snakemake("--configfile", overlay(checkout), cwd=checkout)
-    return checkout
+def study(finished_study) -> Path:
+    """A checkout in which the small study is finished; nothing is changed in it here."""
+    return finished_study
+
+
+def overlay(checkout: Path, **changes) -> Path:
+    """Changes of the configuration, beside the checkout."""
+    return write_overlay(checkout.parent, changes)
 
 
 def planned(checkout: Path, config: Path) -> str:
-    done = snakemake("--configfile", config, "--dry-run", cwd=checkout)
+    done = dry_run("--configfile", config, cwd=checkout)
     return done.stdout + done.stderr
 
 

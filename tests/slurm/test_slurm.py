@@ -10,9 +10,19 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from snakemake.utils import update_config
 
 from cluster import ACCOUNT, GPU_TYPE, GPUS, Cluster, Job, missing, wait_until
-from studies import DETECTOR, SEGMENTER, copy_checkout, small_study, snakemake_command, write_overlay
+from studies import (
+    CLASSIFIERS,
+    DETECTOR,
+    SEGMENTER,
+    copy_checkout,
+    copy_study,
+    small_study,
+    snakemake_command,
+    write_overlay,
+)
 
 if LACK := missing():
     pytest.skip(LACK, allow_module_level=True)
@@ -44,14 +54,16 @@ def launch(checkout: Path, *arguments: str | Path, env: dict | None = None) -> s
         )
 
 
-def write_study(checkout: Path) -> None:
-    study = small_study()
+def write_study(checkout: Path, study: dict) -> None:
+    """The overlay of a study with these classifiers in place of others, and without protocol paper."""
     atto = {"label": "ConvNeXt-Atto", "timm": "convnext_atto", "batch_size": 8, "epochs": EPOCHS}
-    models = dict.fromkeys(study["models"]["classification"]) | dict.fromkeys(FAULTS, atto)
-    study["models"]["classification"] = models
-    write_overlay(
-        checkout, study | {"protocols": {"paper": None}, "compute": {"gpus": 1, "checkpoint_interval": 0}}
-    )
+    changes = {
+        "protocols": {"paper": None},
+        "compute": {"gpus": 1, "checkpoint_interval": 0},
+        "models": {"classification": dict.fromkeys(CLASSIFIERS) | dict.fromkeys(FAULTS, atto)},
+    }
+    update_config(study, changes)
+    write_overlay(checkout, study)
 
 
 def adapt_profile(profile: Path) -> None:
@@ -65,23 +77,25 @@ def adapt_profile(profile: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(cluster, tmp_path_factory) -> SimpleNamespace:
+def study(cluster, request, tmp_path_factory) -> SimpleNamespace:
     """The study, finished on the cluster in spite of all faults, and once more without SLURM."""
     folder = tmp_path_factory.mktemp("studies")
-    there, here = (copy_checkout(folder / name) for name in ("there", "here"))
-    for checkout in (there, here):
-        write_study(checkout)
+    there = copy_checkout(folder / "there")
+    write_study(there, small_study())
     adapt_profile(there / "workflow/profiles/slurm")
     # Tests cannot wait as long as real trainings for the first look at a job.
     polling = ["--slurm-init-seconds-before-status-checks", "3"]
     runs = {
         there: launch(
             there, "--workflow-profile", "workflow/profiles/slurm", *polling, env=cluster.environment
-        ),
-        here: launch(here, "--cores", "2", "--resources", "gpu=2"),
+        )
     }
     try:
         disturb(cluster, there)
+        # Of this study, the small one has all that precedes the classifiers, and the other tasks.
+        here = copy_study(request.getfixturevalue("finished_study"), folder / "here")
+        write_study(here, {})
+        runs[here] = launch(here, "--cores", "2", "--resources", "gpu=2")
         for checkout, run in runs.items():
             wait_until(f"the study in {checkout} ends", lambda run=run: run.poll() is not None, 15 * MINUTE)
             assert run.returncode == 0, (checkout / "snakemake.log").read_text()

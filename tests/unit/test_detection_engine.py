@@ -109,14 +109,14 @@ def inputs(tmp_path) -> dict:
     return write_inputs(tmp_path, images, boxes, [LESIONS[k % 2] for k in range(11)], split, SIZE)
 
 
-def shrink_heads(monkeypatch) -> None:
-    """Box heads of a hundredth of the size; all else is as in a study."""
+def shrink_heads(monkeypatch, width: int = 32) -> None:
+    """Box heads of so few channels, a study's have 1024; all else is as in a study."""
     whole = detectors.detector_config
 
     def small(*arguments):
         config = whole(*arguments)
         for head in config.roi_head.bbox_head:
-            head.fc_out_channels = 32
+            head.fc_out_channels = width
         return config
 
     monkeypatch.setattr(detectors, "detector_config", small)
@@ -324,8 +324,9 @@ def test_a_cascade_learns_four_phantoms_by_heart(tmp_path, monkeypatch):
         boxes * (again + 2),
         labels * (again + 2),
         np.repeat(["train", "val", "test"], [4 * again, 4, 4]).tolist(),
-        size=96,
+        SIZE,
     )
+    shrink_heads(monkeypatch, 128)
     monkeypatch.setattr(detection, "BoxAugmentation", lambda seed, samples, strength: None)
     train(inputs, tmp_path, "out", batch_size=4, micro_batch=4, reference_batch=4, drop_path=0.0)
     history = pd.read_csv(tmp_path / "out/history.csv")

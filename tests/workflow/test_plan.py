@@ -1,7 +1,9 @@
 """What Snakemake plans, without running it."""
 
 import ast
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +23,17 @@ def jobs(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
 
 
-def test_the_demo_trains_every_model_under_both_protocols(tmp_path):
-    planned = jobs(dry_run("--config", f"root={tmp_path}").stdout)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Callable[..., str]:
+    """What is planned of the demonstration for a target, or for none; each is planned once."""
+    root = tmp_path_factory.mktemp("demo")
+    return functools.cache(
+        lambda *target: dry_run(*target, "--printshellcmds", "--config", f"root={root}").stdout
+    )
+
+
+def test_the_demo_trains_every_model_under_both_protocols(demo):
+    planned = jobs(demo())
     assert planned["train_classification"] == planned["predict_classification"] == 8 * 2
     assert planned["train_detection"] == planned["evaluate_detection"] == 7 * 2
     assert planned["train_segmentation"] == planned["make_masks"] * 7 == 7 * 2
@@ -70,14 +81,13 @@ def test_a_new_model_is_one_entry(tmp_path):
 @pytest.mark.parametrize(
     "target", ["data", "classification", "detection", "segmentation", "tables", "figures", "report", "all"]
 )
-def test_the_named_targets_can_be_asked_for(tmp_path, target):
-    planned = jobs(dry_run(target, "--config", f"root={tmp_path}").stdout)
+def test_the_named_targets_can_be_asked_for(demo, target):
+    planned = jobs(demo(target))
     assert planned["fetch_archive"] == 3
 
 
-def test_settings_of_a_training_hold_what_shapes_the_weights_and_no_label(tmp_path):
-    shown = dry_run("--printshellcmds", "--config", f"root={tmp_path}").stdout
-    commands = [line for line in shown.splitlines() if "scripts/train.py" in line and "--task" in line]
+def test_settings_of_a_training_hold_what_shapes_the_weights_and_no_label(demo):
+    commands = [line for line in demo().splitlines() if "scripts/train.py" in line and "--task" in line]
     assert len(commands) == (8 + 7 + 7) * 2
     assert all('"batch_size"' in line and '"epochs"' in line and "ConvNeXt-" not in line for line in commands)
     assert sum('"balance_classes": true' in line for line in commands) == 8 + 7
@@ -130,8 +140,8 @@ def imported(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
-def test_a_unit_depends_on_all_the_code_that_it_runs(tmp_path, task):
-    shown = dry_run(task, "--config", f"root={tmp_path}").stdout
+def test_a_unit_depends_on_all_the_code_that_it_runs(demo, task):
+    shown = demo(task)
     # What every script shares; an edit there is no reason to train for days again.
     shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels", "tasks")}
     for verb, room in (("train", "engine"), ("predict", "engine"), ("evaluate", "metrics")):
