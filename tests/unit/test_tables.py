@@ -208,7 +208,7 @@ def test_a_split_of_an_unknown_protocol_is_refused(settings):
 def test_the_script_makes_all_three_files(study, settings, tmp_path, monkeypatch):
 
     splits = [str(path) for path in study[1]["classification"]]
-    arguments = ["table2", "--splits", *splits, "--settings", json.dumps(settings)]
+    arguments = ["data:table2", "--splits", *splits, "--settings", json.dumps(settings)]
     arguments += ["--csv", str(tmp_path / "t2.csv"), "--md", str(tmp_path / "t2.md")]
     arguments += ["--html", str(tmp_path / "t2.html")]
     monkeypatch.setattr(sys, "argv", ["make_table.py", *arguments])

@@ -191,15 +191,8 @@ def test_the_csv_holds_whole_numbers_for_counts_and_the_page_the_notice(table, t
 def test_the_script_makes_each_table(name, study, tmp_path, monkeypatch):
     paths, settings = study
     metrics = [str(path) for path in paths["metrics"]]
-    outputs = [
-        "--csv",
-        str(tmp_path / "t.csv"),
-        "--md",
-        str(tmp_path / "t.md"),
-        "--html",
-        str(tmp_path / "t.html"),
-    ]
-    arguments = [name, "--metrics", *metrics, "--settings", json.dumps(settings), *outputs]
+    outputs = [text for kind in ("csv", "md", "html") for text in (f"--{kind}", str(tmp_path / f"t.{kind}"))]
+    arguments = [f"detection:{name}", "--metrics", *metrics, "--settings", json.dumps(settings), *outputs]
     monkeypatch.setattr(sys, "argv", ["make_table.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/make_table.py"), run_name="__main__")
     assert (tmp_path / "t.csv").stat().st_size

@@ -393,15 +393,8 @@ def test_a_test_set_without_lesions_is_undefined_not_zero(make, tmp_path, study)
 def test_the_script_makes_each_table(name, study, tmp_path, monkeypatch):
     paths, settings = study
     metrics = [str(path) for path in paths["metrics"]]
-    outputs = [
-        "--csv",
-        str(tmp_path / "t.csv"),
-        "--md",
-        str(tmp_path / "t.md"),
-        "--html",
-        str(tmp_path / "t.html"),
-    ]
-    arguments = [name, "--metrics", *metrics, "--settings", json.dumps(settings), *outputs]
+    outputs = [text for kind in ("csv", "md", "html") for text in (f"--{kind}", str(tmp_path / f"t.{kind}"))]
+    arguments = [f"segmentation:{name}", "--metrics", *metrics, "--settings", json.dumps(settings), *outputs]
     monkeypatch.setattr(sys, "argv", ["make_table.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/make_table.py"), run_name="__main__")
     assert (tmp_path / "t.csv").stat().st_size

@@ -125,6 +125,16 @@ def test_no_path_of_the_config_is_read_by_the_shell(tmp_path):
         assert "touch" not in bare and "`" not in bare, command
 
 
+def test_a_table_a_figure_and_the_ledger_are_told_every_file_that_they_owe(tmp_path):
+    shown = dry_run("tables", "figures", "--printshellcmds", "--config", f"root={tmp_path}").stdout
+    head = r"^rule (?:tabulate_\w+|draw_\w+|audit):\n(?:    .*\n)*?"
+    job = head + r"    output: (.*)\n(?:    .*\n)*Shell command: (.*)"
+    jobs = re.findall(job, shown, re.MULTILINE)
+    assert len(jobs) > 40 and any("ledger.html" in outputs for outputs, _ in jobs)
+    owed = [(path, command) for outputs, command in jobs for path in outputs.split(", ")]
+    assert [path for path, command in owed if path not in command.split()] == []
+
+
 def imported(module: str) -> set[str]:
     """Library files that a library file imports, itself and theirs included."""
     found, left = set(), {module}
