@@ -14,7 +14,7 @@ from dvc.repo import Repo
 
 from busflow.errors import BusflowError
 from busflow.recording.checks import Check, kind_of
-from busflow.recording.history import Commit, changed_files
+from busflow.recording.history import UNCOMMITTED, Commit, changed_files
 from busflow.recording.study import Study
 
 
@@ -39,25 +39,21 @@ def check_hashes(study: Study, since: dict[Path, Commit]) -> list[Check]:
         outs = [out for stage in stages for out in stage.outs]
         deps = [dep for stage in stages for dep in stage.deps]
         settings = [dep for dep in deps if isinstance(dep, ParamsDependency)]
+        files = [dep for dep in deps if not isinstance(dep, ParamsDependency)]
         # Stages share code; of one that alone ran again, it may be another version.
-        code = {(dep.fs_path, dep.hash_info.value): dep for dep in deps if dep not in settings}
-        causes = [dep for dep in code.values() if not study.makes(_shown(dep))]
-        entries = [*outs, *causes]
+        code = {(dep.fs_path, dep.hash_info.value): dep for dep in files if not study.makes(_shown(dep))}
+        entries = [*outs, *code.values()]
         found = list(pool.map(lambda entry: _compare(entry, repo, since), entries))
         changed = {key for dep in settings for keys in dep.status().values() for key in keys}
-    by_kind: dict[str, tuple[set, set]] = {}
-    for entry, (files, differing) in zip(entries, found, strict=True):
+    by_kind: dict[str, tuple[set[str], set[str]]] = {}
+    for entry, (names, differing) in zip(entries, found, strict=True):
         kind = kind_of(_shown(entry)) if study.makes(_shown(entry)) else "code"
-        for names, new in zip(by_kind.setdefault(kind, (set(), set())), (files, differing), strict=True):
-            names.update(new)
-    names = {key for dep in settings for key in dep.params}
-    return [
-        *(
-            Check(f"recorded {kind}", len({*files, *bad}), sorted(bad))
-            for kind, (files, bad) in by_kind.items()
-        ),
-        Check("recorded settings", len(names), sorted(changed)),
-    ]
+        all_names, all_differing = by_kind.setdefault(kind, (set(), set()))
+        all_names.update(names, differing)
+        all_differing.update(differing)
+    checks = [Check(f"recorded {kind}", len(names), sorted(bad)) for kind, (names, bad) in by_kind.items()]
+    keys = {key for dep in settings for key in dep.params}
+    return [*checks, Check("recorded settings", len(keys), sorted(changed))]
 
 
 def _compare(entry, repo: Repo, since: dict[Path, Commit]) -> tuple[list[str], list[str]]:
@@ -74,7 +70,7 @@ def _compare(entry, repo: Repo, since: dict[Path, Commit]) -> tuple[list[str], l
     if f"{tree}.dir" == recorded:
         return shown, []
     if isinstance(entry, Dependency):
-        return shown, changed_files(path, since[path])
+        return shown, changed_files(path, since.get(path, UNCOMMITTED))
     known = Path(entry.cache.oid_to_path(recorded))
     if not known.is_file():
         return shown, [f"{path} (which file is in the cache alone: dvc fetch)"]

@@ -16,8 +16,8 @@ from busflow.recording.study import DEMO, Study, dvc, made_by, snakemake
 def record(study: Study) -> None:
     """Let DVC commit what the study has made, and hand the small files to Git. Runs nothing of the study.
 
-    Raises BusflowError when Snakemake would still run something, or when the study makes what its ``dvc.yaml``
-    does not list: a record of that would not be true.
+    Raises BusflowError when Snakemake would still run something, or when the study makes what its
+    ``dvc.yaml`` does not list: a record of that would not be true.
     """
     plan = snakemake("--dry-run", "--nolock", "--configfile", study.overlay)
     if "Nothing to be done" not in plan.stdout + plan.stderr:
@@ -30,9 +30,7 @@ def record(study: Study) -> None:
         write_text(study.ledger, ledger_of(study, made))
     outputs = _outputs(study)
     if missing := not_on_record(made, outputs):
-        raise BusflowError(
-            f"{missing[0]} is made by the study, but is no output of a stage in {study.ledger}"
-        )
+        raise BusflowError(f"{missing[0]} is made by the study, but no stage of {study.ledger} lists it")
     # Without links: new dates on the files would be work for Snakemake.
     dvc("commit", "--quiet", "--force", "--no-relink", study.ledger)
     kept_in_git = [path for path, is_cached in outputs.items() if not is_cached]
@@ -52,6 +50,6 @@ def _outputs(study: Study) -> dict[Path, bool]:
             }
     except DvcException as error:
         raise BusflowError(
-            f"{study.ledger} does not fit study {study.name}: {' '.join(str(error).split())}. The demonstration "
-            "is recorded with all its tasks and protocols; make a study of fewer an overlay, config/<name>.yaml"
+            f"{study.ledger} does not fit study {study.name}: {' '.join(str(error).split())}. "
+            "config.yaml keeps all tasks and protocols: a study with fewer is an overlay, config/<name>.yaml"
         ) from error

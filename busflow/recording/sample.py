@@ -30,7 +30,10 @@ def draw(predictions: dict[str, list[Path]], suspect: Collection[Path], seed: in
 
 
 def remarks(predictions: dict[str, list[Path]], drawn: Collection[Path], seed: int | None) -> str:
-    """What was not made again, and the chance that a forged unit had of being seen; no seed: all were drawn."""
+    """What was not made again, and the chance that a forged unit had of being seen.
+
+    Without a seed, all were drawn.
+    """
     left = sum(map(len, predictions.values())) - len(drawn)
     always = "the data (index, splits, packed images), timings (measured), run records and the report (dated)"
     lines = [f"Not made again: {always}, weights (trained), and the predictions of {left} units."]
