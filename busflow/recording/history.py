@@ -68,7 +68,7 @@ def as_summary(since: dict[Path, Commit], study: Study) -> str:
     lines = []
     for commit, group in groupby(as_rows(since, study).itertuples(), key=lambda row: row[1:4]):
         kinds = Counter(row.kind for row in group)
-        lines.append((*commit, ", ".join(f"{number} {kind}" for kind, number in kinds.items())))
+        lines.append((*commit, "; ".join(f"{number} {kind}" for kind, number in kinds.items())))
     table = pd.DataFrame(lines, columns=["commit", "day", "message", "on record since, unchanged"])
     notes = [
         f"recorded later than its weights: {path} ({since[path].name}, "
