@@ -251,6 +251,7 @@ def test_another_study_has_a_record_of_its_own(study):
     run(study, "make", "record", "STUDY=other")
     run(study, "git", "commit", "--quiet", "--message", "Another study")
     assert is_clean(study)
+    assert f"studies/other/{TABLE}" in run(study, "git", "ls-files", "studies").splitlines()
     (study / "studies/other" / TABLE).write_text("")
     said = run(study, "dvc", "status", "studies/other/dvc.yaml")
     assert said.count("modified") == 1 and f"studies/other/{TABLE}" in said

@@ -51,11 +51,12 @@ def test_what_shapes_a_study_counts_as_its_code(name):
 def study(tmp_path, monkeypatch) -> Study:
     """A study of another config in an empty checkout."""
     monkeypatch.chdir(tmp_path)
-    for name in ("dvc.yaml", "config.yaml"):
+    for name in ("dvc.yaml", "config.yaml", ".gitignore"):
         (tmp_path / name).write_text((ROOT / name).read_text())
     study = Study("mine", Path("config/mine.yaml"), Path("studies/mine"))
     (study.root / "results").mkdir(parents=True)
-    Repo.init(no_scm=True).close()
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    Repo.init().close()
     return study
 
 
