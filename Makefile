@@ -39,8 +39,9 @@ record: $(VENV)/.ready  ## Record the finished study with DVC and Git (another: 
 trust: $(VENV)/.ready  ## After dvc pull: let Snakemake take the pulled files as they are
 	@snakemake --touch --forceall --quiet all --configfile $(if $(filter demo,$(STUDY)),config.yaml,config/$(STUDY).yaml)
 
+# A random sample of the predictions, or that of make audit SEED=<number>, or all: make audit ALL=1
 audit: $(VENV)/.ready  ## Verify the recorded study: hashes, what follows from them, some predictions
-	@python scripts/verify.py --study $(STUDY)
+	@python scripts/verify.py --study $(STUDY) $(if $(ALL),--all,$(if $(SEED),--seed $(SEED)))
 
 test: $(VENV)/.ready-dev  ## Run all tests
 	@pytest --numprocesses auto --dist loadfile --no-loadscope-reorder

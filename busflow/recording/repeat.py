@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
 from busflow.recording.checks import Check, kind_of
 from busflow.recording.hashes import recorded_stages
 from busflow.recording.predictions import TOLERANCE, difference
-from busflow.recording.study import Study, snakemake
+from busflow.recording.study import Study, made_by, snakemake
 
-CODE = ("busflow", "config", "config.yaml", "envs", "rules", "scripts", "workflow")
+CHECKOUT = ("busflow", "config", "config.yaml", "envs", "rules", "scripts", "workflow")
 # What follows the predictions. No other rule may run: none of the stored files is made anew.
 REBUILDING = (
     "evaluate_",
@@ -20,8 +21,6 @@ REBUILDING = (
     "measure_leakage",
     "audit",
     "record_config",
-    "tables",
-    "figures",
 )
 
 
@@ -31,19 +30,21 @@ class Scratch:
     def __init__(self, study: Study, folder: Path):
         self.study, self.folder, self.origin = study, folder, Path.cwd()
         with Repo() as repo:
-            outs = [out for stage in recorded_stages(repo, study) for out in stage.outs]
+            stages = recorded_stages(repo, study)
+            outs = [out for stage in stages for out in stage.outs]
+            deps = [d for stage in stages for d in stage.deps if not isinstance(d, ParamsDependency)]
             paths = {Path(out.fs_path).relative_to(self.origin): out.use_cache for out in outs}
+        self.recorded = {*paths, *(Path(dep.fs_path).relative_to(self.origin) for dep in deps)}
         self.rebuilt = [path for path, costly in paths.items() if not costly or path.name == "figures"]
         self.stored = [path for path in paths if path not in self.rebuilt and path.name != "report.html"]
-        for path in [*map(Path, CODE), *self.stored]:
+        for path in [*map(Path, CHECKOUT), *self.stored]:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(self.origin / path)
-        listed = snakemake("--list-rules", "--configfile", study.overlay, cwd=folder)
-        self.rules = listed.stdout.split()
+        self.made = made_by(study, folder)
 
     def rebuild(self) -> list[Check]:
         """Make metrics, tables, figures and audit again from the stored predictions; compare bytes."""
-        self._snakemake("tables", "figures", rules=REBUILDING)
+        self._snakemake("tables", "figures", rules=(*REBUILDING, "tables", "figures"))
         pairs = sorted((kind_of(path), path) for path in self._files(self.rebuilt))
         checks = []
         for kind, group in groupby(pairs, key=lambda pair: pair[0]):
@@ -51,15 +52,11 @@ class Scratch:
             checks.append(Check(f"rebuilt {kind}", len(paths), [p for q in paths if (p := self._unlike(q))]))
         return checks
 
-    def predict(self) -> list[Check]:
-        """Predict again with one model of each task, the one with the smallest weights; compare numbers."""
-        weights = [path for path in self.stored if path.name == "weights.pth"]
-        weights.sort(key=lambda path: (self.origin / path).stat().st_size, reverse=True)
-        smallest = {path.parts[-4]: path.parent for path in weights}  # by task
-        sample = [p for p in self.stored if p.stem == "predictions" and p.parent in smallest.values()]
+    def predict(self, sample: list[Path]) -> list[Check]:
+        """Predict again, by the weights on record, what these files hold; compare numbers."""
         for path in sample:
-            (self.folder / path).unlink()
-            (self.folder / path.with_name("timing.json")).unlink()
+            for output in (path, path.with_name("timing.json")):
+                (self.folder / output).unlink(missing_ok=True)
         self._snakemake(*sample, rules=("predict_",))
         return [self._predicted(path) for path in sample]
 
@@ -90,5 +87,5 @@ class Scratch:
 
     def _snakemake(self, *targets: str | Path, rules: tuple[str, ...]) -> None:
         # Failures show as files that are not there.
-        allowed = [name for name in self.rules if name.startswith(rules)]
+        allowed = {name for name in (*self.made.values(), *targets) if str(name).startswith(rules)}
         snakemake(*targets, "--configfile", self.study.overlay, "--allowed-rules", *allowed, cwd=self.folder)

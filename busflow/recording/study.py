@@ -1,5 +1,6 @@
 """Where a study and its record lie, and the two programs that work on it."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,18 @@ from busflow.errors import BusflowError
 
 LEDGER = "dvc.yaml"
 DEMO = "demo"
+# What shapes a study besides its config. Profiles fit a workflow to a machine, and are left to its owner.
+CODE = (
+    "Makefile",
+    "busflow",
+    "envs/busflow.yaml",
+    "envs/requirements.txt",
+    "rules",
+    "scripts",
+    "workflow/Snakefile",
+    "workflow/report",
+    "workflow/schemas",
+)
 
 
 class Study(NamedTuple):
@@ -23,6 +36,15 @@ class Study(NamedTuple):
     @property
     def ledger(self) -> Path:
         return self.root / LEDGER
+
+    @property
+    def rooms(self) -> tuple[Path, Path]:
+        """The folders that hold all that the study makes and keeps."""
+        return self.root / "data", self.root / "results"
+
+    def makes(self, path: Path) -> bool:
+        """Whether a path, relative to the checkout, is a result of the study and none of its causes."""
+        return any(path.is_relative_to(room) for room in self.rooms)
 
 
 def find_study(name: str) -> Study:
@@ -40,6 +62,18 @@ def find_study(name: str) -> Study:
     if root is None or Path(root) != study.root:
         raise BusflowError(f"{study.overlay}: a study that is recorded has root: {study.root}, not {root}")
     return study
+
+
+def made_by(study: Study, cwd: Path = Path()) -> dict[Path, str]:
+    """Every file and folder that Snakemake makes in a study, and the rule that makes it.
+
+    Raises BusflowError when Snakemake cannot tell.
+    """
+    listed = snakemake("--summary", "--nolock", "--configfile", study.overlay, cwd=cwd)
+    if listed.returncode:
+        raise BusflowError(f"Snakemake has no plan of study {study.name}: {listed.stderr.strip()}")
+    rows = csv.DictReader(listed.stdout.splitlines(), delimiter="\t")
+    return {Path(row["output_file"]): row["rule"] for row in rows}
 
 
 def snakemake(*arguments: str | Path, cwd: Path = Path()) -> subprocess.CompletedProcess:

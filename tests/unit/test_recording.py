@@ -1,19 +1,29 @@
-"""How far predictions are apart, and what a verification says of what differs."""
+"""How far predictions are apart, and what a verification sees and says of a record."""
 
 import json
 import math
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from dvc.repo import Repo
 from faster_coco_eval.core import mask
 
+import busflow.recording.record
+import busflow.recording.repeat
 import busflow.recording.verify
+from busflow.errors import BusflowError
 from busflow.metrics.scores import scores
+from busflow.recording import history
 from busflow.recording.checks import Check, as_table, kind_of
 from busflow.recording.predictions import difference
+from busflow.recording.sample import PER_TASK, draw, predictions_of, remarks
+from busflow.recording.study import CODE, find_study
+from busflow.recording.verify import Verification, verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,15 +85,254 @@ def test_files_are_counted_by_their_kind():
     assert {path: kind_of(path) for path in kinds} == kinds
 
 
-@pytest.mark.parametrize(
-    ("differing", "status"), [([], None), (["x"], "The study is not what is on record.")]
-)
-def test_the_exit_status_of_the_audit_says_whether_anything_differs(monkeypatch, differing, status):
-    monkeypatch.setattr(busflow.recording.verify, "verify", lambda study: [Check("files", 1, differing)])
-    monkeypatch.setattr(sys, "argv", ["verify.py", "--study", "demo"])
-    if status is None:
+@pytest.fixture
+def audit(monkeypatch):
+    """Run ``scripts/verify.py`` on a verification that finds ``differing``; the seeds it was given."""
+    seeds = []
+
+    def run(*arguments: str, differing: tuple = ()) -> list:
+        def found(study, seed):
+            seeds.append(seed)
+            return Verification("", [Check("files", 1, list(differing))], "")
+
+        monkeypatch.setattr(busflow.recording.verify, "verify", found)
+        monkeypatch.setattr(sys, "argv", ["verify.py", "--study", "demo", *arguments])
         runpy.run_path(str(ROOT / "scripts/verify.py"), run_name="__main__")
-        return
+        return seeds
+
+    return run
+
+
+def test_the_exit_status_of_the_audit_says_whether_anything_differs(audit):
+    audit()
     with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(ROOT / "scripts/verify.py"), run_name="__main__")
-    assert exit_.value.code == status
+        audit(differing=("x",))
+    assert exit_.value.code == "The study is not what is on record."
+
+
+def test_an_audit_has_a_new_seed_unless_it_is_given_one_or_predicts_all(audit):
+    audit("--seed", "7")
+    audit("--all")
+    audit()
+    seed, everything, *new = audit()
+    assert (seed, everything) == (7, None) and len({*new}) == 2 and all(type(n) is int for n in new)
+
+
+def unit(model: str, task: str = "classification", protocol: str = "paper") -> Path:
+    return Path(f"results/{protocol}/{task}/{model}/seed0")
+
+
+EIGHT = predictions_of([unit(f"m{n}", task) / "predictions.csv" for n in range(8) for task in ("a", "b")])
+
+
+def test_the_sample_has_units_of_each_task_and_is_repeated_by_its_seed():
+    drawn = draw(EIGHT, [], seed=3)
+    assert [sum(path in units for path in drawn) for units in EIGHT.values()] == [PER_TASK, PER_TASK]
+    assert drawn == draw(EIGHT, [], seed=3)
+    assert {path for seed in range(100) for path in draw(EIGHT, [], seed)} == {*EIGHT["a"], *EIGHT["b"]}
+
+
+def test_predictions_recorded_later_than_their_weights_are_in_every_sample():
+    suspect = EIGHT["b"][5]
+    assert all(suspect in draw(EIGHT, [suspect], seed) for seed in range(30))
+    assert len(draw(EIGHT, EIGHT["b"], 0)) == 3 * PER_TASK  # not all of them: an audit stays short
+
+
+def test_the_audit_says_what_it_did_not_predict_and_the_chance_of_seeing_a_forgery():
+    said = remarks(EIGHT, draw(EIGHT, [], 3), 3)
+    assert f"the predictions of {16 - 2 * PER_TASK} units" in said
+    assert f"{PER_TASK} in 8 (a), {PER_TASK} in 8 (b)" in said and "SEED=3" in said
+    assert "predictions of 0 units." in remarks(EIGHT, EIGHT["a"] + EIGHT["b"], None)
+
+
+def git(*arguments: str) -> None:
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests"]
+    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
+
+
+def commit(message: str, **hashes: str) -> None:
+    """Commit a ``dvc.lock`` with these hashes of the files of one unit."""
+    suffix = {"weights": ".pth", "predictions": ".csv", "metrics": ".json"}
+    outs = [{"path": str(unit("m") / f"{name}{suffix[name]}"), "md5": md5} for name, md5 in hashes.items()]
+    deps = [{"path": "busflow", "md5": "code.dir"}]
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"a": {"deps": deps, "outs": outs}}}))
+    git("add", "dvc.lock")
+    git("commit", "--message", message)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git("init")
+    return find_study("demo")
+
+
+def since(study) -> dict:
+    names = ("weights.pth", "predictions.csv", "metrics.json")
+    return history.recorded_since(study, {Path("busflow"), *(unit("m") / name for name in names)})
+
+
+def test_each_path_has_the_commit_since_which_its_hash_is_on_record(repository):
+    commit("First", weights="1", predictions="1", metrics="1")
+    commit("Second", weights="1", predictions="2", metrics="1")
+    commit("Back again", weights="1", predictions="1", metrics="1")
+    commit("Metrics", weights="1", predictions="1", metrics="2")
+    found = {path.stem: commit.message for path, commit in since(repository).items()}
+    assert found == {
+        "busflow": "First", "weights": "First", "predictions": "Back again", "metrics": "Metrics"
+    }  # fmt: skip
+
+
+def test_predictions_recorded_after_their_weights_are_named(repository):
+    commit("A study", weights="1", predictions="1", metrics="1")
+    assert history.later_than_weights(since(repository)) == []
+    commit("Better | numbers\x1b[2J", weights="1", predictions="2", metrics="2")
+    assert history.later_than_weights(since(repository)) == [unit("m") / "predictions.csv"]
+    said = history.as_summary(since(repository), repository)
+    rows = [line.split("|")[3:5] for line in said.splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in row] for row in rows[1:]] == [
+        ["A study", "1 code; 1 weights"],
+        ["Better / numbers[2J", "1 metrics; 1 predictions"],
+    ]
+    assert "recorded later than its weights: results/paper/classification/m/seed0/predictions.csv (" in said
+
+
+def test_new_weights_with_the_same_predictions_need_no_look(repository):
+    commit("A study", weights="1", predictions="1")
+    commit("Trained again", weights="2", predictions="1")
+    assert history.later_than_weights(since(repository)) == []
+
+
+def test_a_record_that_is_not_committed_is_called_so(repository):
+    commit("A study", weights="1", predictions="1")
+    Path("dvc.lock").write_text(Path("dvc.lock").read_text().replace("'1'", "'2'"))
+    assert since(repository)[unit("m") / "weights.pth"] == history.UNCOMMITTED
+    assert "(not committed)" in history.as_summary(since(repository), repository)
+
+
+MODELS = ("m1", "m2", "m3")
+TRUE = "image_id,p\na,0.5\n"
+TABLE = "results/tables/table1.csv"
+
+
+class Workflow:
+    """In Snakemake's place: knows what the rules make, predicts the truth, and copies the rest."""
+
+    def __init__(self):
+        files = ("weights.pth", "predictions.csv", "timing.json", "metrics.json")
+        self.made = {unit(model) / file: "evaluate_a" for model in MODELS for file in files}
+        self.made |= {Path(TABLE): "tabulate_table1", Path("results/config.yaml"): "record_config"}
+
+    def __call__(self, *arguments, cwd):
+        for target in arguments[: arguments.index("--configfile")]:
+            for path in [*self.made] if target in ("tables", "figures") else [target]:
+                if not (cwd / path).exists():
+                    (cwd / path).parent.mkdir(parents=True, exist_ok=True)
+                    (cwd / path).write_text(TRUE if path.stem == "predictions" else path.name)
+
+
+@pytest.fixture
+def recorded(repository, monkeypatch):
+    """A study of three units on record; code files that only have their names."""
+    Repo.init().close()
+    workflow = Workflow()
+    workflow("tables", "--configfile", cwd=Path())
+    for name in (*CODE, "config.yaml"):
+        path = Path(
+            name if Path(name).suffix or name in ("Makefile", "workflow/Snakefile") else f"{name}/code.py"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    costly = ("weights.pth", "predictions.csv", "timing.json")
+    outs = [{str(path): {"cache": path.name in costly}} for path in workflow.made]
+    stage = {"cmd": "true", "deps": [*CODE, "config.yaml"], "outs": outs}
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"all": stage}}))
+    put_on_record("A study")
+    for module in (busflow.recording.repeat, busflow.recording.record):
+        monkeypatch.setattr(module, "made_by", lambda *_: dict(workflow.made))
+    monkeypatch.setattr(busflow.recording.repeat, "snakemake", workflow)
+    return repository
+
+
+def put_on_record(message: str) -> None:
+    with Repo() as repo:
+        repo.commit(force=True)
+    Path(".gitignore").write_text("/results/paper\n/logs\n")
+    git("add", ".")
+    git("commit", "--message", message)
+
+
+def differing(study, seed: int | None = None) -> list[str]:
+    return [name for check in verify(study, seed).checks for name in check.differing]
+
+
+def test_a_study_as_recorded_passes(recorded):
+    found = verify(recorded, 1)
+    assert [name for check in found.checks for name in check.differing] == []
+    assert {check.what for check in found.checks if not check.compared} == {"recorded settings"}
+    assert [check.what for check in found.checks if "again" in check.what] == [
+        f"predicted again: paper/classification/{path.parts[3]}/seed0"
+        for path in draw(predictions_of(Workflow().made), [], 1)
+    ]
+    assert "1 in 3" not in found.remarks and "2 in 3 (classification)" in found.remarks
+    assert len(Path("logs/recorded.csv").read_text().splitlines()) > 20
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_forgery_that_was_recorded_is_found_by_predicting_all_again(recorded, model):
+    (unit(model) / "predictions.csv").write_text(TRUE.replace("0.5", "1"))
+    (unit(model) / "weights.pth").write_text("trained again")  # so that the history tells nothing
+    put_on_record("A better study")
+    assert differing(recorded) == [str(unit(model) / "predictions.csv")]
+
+
+def test_a_forgery_after_the_weights_were_recorded_is_in_every_sample(recorded):
+    (unit("m2") / "predictions.csv").write_text(TRUE.replace("0.5", "1"))
+    put_on_record("A better study")
+    assert [differing(recorded, seed) for seed in range(3)] == 3 * [[str(unit("m2") / "predictions.csv")]]
+
+
+def test_files_that_no_rule_makes_are_named(recorded):
+    names = ["data/index/extra.csv", "results/figures/extra.png", "results/tables/extra.csv"]
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("")
+    assert differing(recorded) == [f"{name} (no rule makes it)" for name in names]
+
+
+def test_what_was_taken_out_of_the_record_is_named(recorded):
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())
+    stage = stages["stages"]["all"]
+    taken = [str(unit("m1") / "predictions.csv"), TABLE]
+    stage["outs"] = [out for out in stage["outs"] if out.keys().isdisjoint(taken)]
+    stage["deps"].remove("busflow")
+    Path("dvc.yaml").write_text(yaml.safe_dump(stages))
+    named = [name for name in differing(recorded) if "no stage records it" in name]
+    assert named == [f"{name} (no stage records it)" for name in (*taken, "busflow/code.py")]
+
+
+def test_edited_code_is_named(recorded):
+    files = {str(path) for name in (*CODE, "config.yaml") for path in (Path(name), Path(name, "code.py"))}
+    edited = sorted(name for name in files if Path(name).is_file())
+    assert len(edited) == len(CODE) + 1
+    for name in edited:
+        Path(name).write_text("edited")
+    assert differing(recorded) == edited
+
+
+def test_a_new_file_of_the_code_is_named(recorded):
+    Path("busflow/new.py").write_text("")
+    assert differing(recorded) == ["busflow/new.py"]
+
+
+def test_what_no_stage_lists_is_not_recorded(recorded, monkeypatch):
+    monkeypatch.setattr(
+        busflow.recording.record,
+        "snakemake",
+        lambda *_: subprocess.CompletedProcess([], 0, "Nothing to be done", ""),
+    )
+    monkeypatch.setattr(busflow.recording.record, "made_by", lambda _: {Path("results/tables/new.csv"): "t"})
+    with pytest.raises(
+        BusflowError, match=r"results/tables/new\.csv is made by the study, but no stage of dvc"
+    ):
+        busflow.recording.record.record(recorded)
