@@ -1,0 +1,57 @@
+"""What a process imports before it works, and leaves out at its exit: seconds, of each of a study's jobs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def said_by(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("script", ["train", "predict"])
+def test_arguments_are_read_before_torch_is_imported(script):
+    program = f"""
+import runpy, sys
+sys.argv = ["{script}.py", "--task", "none"]
+try:
+    runpy.run_path({str(SCRIPTS / script)!r} + ".py", run_name="__main__")
+except SystemExit:
+    print("torch" in sys.modules)
+"""
+    assert said_by(program) == "False"
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("figures.boxes", "seaborn"),
+        ("figures.detection", "seaborn"),
+        ("figures.masks", "seaborn"),
+        ("figures.segmentation", "seaborn"),
+        ("figures.timing", "seaborn"),
+        ("figures.training", "seaborn"),
+        ("tables.data", "scipy"),
+        ("tables.detection", "scipy"),
+        ("data.splits", "sklearn"),
+    ],
+)
+def test_a_module_does_not_import_what_few_of_its_callers_need(module, package):
+    assert said_by(f"import sys, busflow.{module}; print({package!r} in sys.modules)") == "False"
+
+
+def test_nothing_is_searched_for_garbage_at_the_exit():
+    program = """
+import atexit, gc
+from busflow.cli import run
+atexit.register(lambda: print(len(gc.get_objects()), gc.get_freeze_count()))
+run(lambda: None)
+"""
+    searched, left_out = map(int, said_by(program).split())
+    assert searched < 100
+    assert left_out > 1000
