@@ -25,7 +25,7 @@ def draw(predictions: dict[str, list[Path]], suspect: Collection[Path], seed: in
     for units in predictions.values():
         chosen = chance.sample(units, min(PER_TASK, len(units)))
         others = [path for path in units if path in suspect and path not in chosen]
-        drawn += chosen + chance.sample(others, min(PER_TASK, len(others)))
+        drawn += sorted(chosen + chance.sample(others, min(PER_TASK, len(others))))
     return drawn
 
 
