@@ -1,7 +1,6 @@
 """Train one model; resumes if it was interrupted."""
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -41,6 +40,7 @@ def main() -> None:
     import torch
 
     from busflow.engine.gpu_lease import lease
+    from busflow.engine.tasks import load_task
 
     torch.set_num_threads(args.threads)
     compute = {"workers": args.workers, "checkpoint_interval": args.checkpoint_interval}
@@ -53,7 +53,7 @@ def main() -> None:
         # Imported here: mmengine settles on a device while it loads.
         from busflow.engine.training import train
 
-        task = importlib.import_module(f"busflow.engine.{args.task}")
+        task = load_task(args.task)
         train(task.prepare, inputs, args.settings, args.seed, compute, args.state, args.output)
 
 
