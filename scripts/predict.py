@@ -1,7 +1,6 @@
 """Predict the test split with one trained model, and time it."""
 
 import argparse
-import importlib
 from pathlib import Path
 
 from busflow.cli import add_task, inputs_of, run, settings
@@ -21,12 +20,13 @@ def main() -> None:
     import torch
 
     from busflow.engine.gpu_lease import lease
+    from busflow.engine.loading import load_task
 
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # timing.json says fp32
     with lease(args.gpus):
         # Imported here: mmengine settles on a device while it loads.
-        task = importlib.import_module(f"busflow.engine.{args.task}")
+        task = load_task(args.task)
         task.predict(inputs, args.weights, args.settings, args.output)
 
 

@@ -1,7 +1,6 @@
 """Train one model; resumes if it was interrupted."""
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ def main() -> None:
     import torch
 
     from busflow.engine.gpu_lease import lease
+    from busflow.engine.loading import load_task
 
     torch.set_num_threads(args.threads)
     compute = {"workers": args.workers, "checkpoint_interval": args.checkpoint_interval}
@@ -43,7 +43,7 @@ def main() -> None:
         # Imported here: mmengine settles on a device while it loads.
         from busflow.engine.training import train
 
-        task = importlib.import_module(f"busflow.engine.{args.task}")
+        task = load_task(args.task)
         train(task, inputs, args.settings, args.seed, compute, args.state, args.output)
 
 

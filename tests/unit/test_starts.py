@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from busflow.engine.loading import load_task
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -55,3 +57,35 @@ run(lambda: None)
     searched, left_out = map(int, said_by(program).split())
     assert searched < 100
     assert left_out > 1000
+
+
+def test_a_task_is_loaded_as_if_optional_packages_were_not_installed(monkeypatch, tmp_path):
+    (tmp_path / "optional.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = {}
+
+    def import_module(name):
+        for package in ("optional", "json"):
+            try:
+                seen[package] = __import__(package)
+            except ModuleNotFoundError:
+                seen[package] = None
+        return name
+
+    monkeypatch.setattr("busflow.engine.loading.OPTIONAL", {"detection": ("optional", "json")})
+    monkeypatch.setattr("busflow.engine.loading.importlib.import_module", import_module)
+    assert load_task("detection") == "busflow.engine.detection"
+    assert seen == {"optional": None, "json": sys.modules["json"]}  # what is loaded already stays
+    assert __import__("optional")  # and is to be had afterwards
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_a_task_loads_without_its_optional_packages(task):
+    program = f"""
+import sys
+from busflow.engine.loading import OPTIONAL, load_task
+load_task("{task}").build_network
+print(*(package in sys.modules for package in OPTIONAL["{task}"]))
+"""
+    assert "True" not in said_by(program)
