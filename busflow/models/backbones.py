@@ -5,7 +5,6 @@ from pathlib import Path
 
 import timm
 import torch
-from mmdet.models.backbones.swin import SwinTransformer, swin_converter
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
@@ -83,8 +82,13 @@ def feature_channels(name: str) -> list[int]:
     return [each.shape[1] for each in maps]
 
 
-def start_from(path: Path, *backbones: BaseModule) -> None:
+def start_from(path: Path, *backbones: BaseModule, **naming: object) -> None:
     """Load the pretrained weights of a file into backbones, whose ``init_weights`` then draws none anew.
+
+    Args:
+        path: of the file.
+        backbones: of one kind.
+        naming: arguments of ``load_pretrained`` for those that are not timm's.
 
     Raises:
         BusflowError: the file is broken, or another network's.
@@ -93,16 +97,9 @@ def start_from(path: Path, *backbones: BaseModule) -> None:
     for backbone in backbones:
         if isinstance(backbone, TimmFeatures):
             backbone.load_pretrained(tensors, path)
-        elif isinstance(backbone, SwinTransformer):
-            # The weights are the authors'. A classifier has no norms of its stages' outputs.
-            load_pretrained(backbone, tensors, path, _swin_names, new=("norm", "rfp_convs"))
         else:
-            load_pretrained(backbone, tensors, path)
+            load_pretrained(backbone, tensors, path, **naming)
         backbone.is_init = True
-
-
-def _swin_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix("backbone."): each for name, each in swin_converter(tensors).items()}
 
 
 def learning_rate_scale(

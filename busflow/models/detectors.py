@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
-from busflow.models import backbones, recursive_swin, rfla  # noqa: F401  (they register themselves)
+from busflow.models import backbones, recursive_swin, rfla
 from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 from busflow.models.published import published_model
@@ -118,7 +118,8 @@ def build_network(settings: dict, pretrained: Path | None = None) -> BaseModel:
         network = MODELS.build(detector_config(settings, pretrained is not None))
     if pretrained:
         copies = getattr(network.neck, "rfp_modules", ())  # of the backbone, in a recursive pyramid
-        backbones.start_from(pretrained, network.backbone, *copies)
+        naming = recursive_swin.SWIN_FILE if settings.get("backbone") in SWINS else {}
+        backbones.start_from(pretrained, network.backbone, *copies, **naming)
     return network
 
 

@@ -6,9 +6,17 @@ level of the pyramid to the output of its first block.
 """
 
 import torch
-from mmdet.models.backbones import SwinTransformer
+from mmdet.models.backbones.swin import SwinTransformer, swin_converter
 from mmdet.registry import MODELS
 from torch import nn
+
+
+def _swin_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("backbone."): each for name, each in swin_converter(tensors).items()}
+
+
+# How weights lie in the authors' file of a Swin: a classifier has no norms of its stages' outputs.
+SWIN_FILE = {"renamed": _swin_names, "new": ("norm", "rfp_convs")}
 
 
 @MODELS.register_module()

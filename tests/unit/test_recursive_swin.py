@@ -8,7 +8,7 @@ from mmdet.models import FPN, RFP, SwinTransformer
 from mmengine.registry import DefaultScope
 
 from busflow.models.backbones import start_from
-from busflow.models.recursive_swin import RecursiveSwin
+from busflow.models.recursive_swin import SWIN_FILE, RecursiveSwin
 
 SWIN = {"embed_dims": 8, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 2, 4), "window_size": 3}
 CHANNELS = [8, 16, 32, 64]
@@ -34,7 +34,7 @@ def pyramid_of_swin(weights: Path | None = None) -> tuple[RecursiveSwin, RFP]:
         num_outs=5,
     )
     if weights:
-        start_from(weights, backbone, *neck.rfp_modules)
+        start_from(weights, backbone, *neck.rfp_modules, **SWIN_FILE)
     else:
         backbone.init_weights()
     neck.init_weights()
