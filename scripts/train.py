@@ -26,6 +26,8 @@ def main() -> None:
     inputs = inputs_of(args, "train", parser)
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
+    # Read by torch while it loads, which otherwise compiles classes for TorchScript that nothing here uses.
+    os.environ["PYTORCH_JIT"] = "0"
     # Imported here: torch takes seconds, which no mistake in the arguments need wait for.
     import torch
 

@@ -89,3 +89,18 @@ load_task("{task}").build_network
 print(*(package in sys.modules for package in OPTIONAL["{task}"]))
 """
     assert "True" not in said_by(program)
+
+
+def test_torch_is_told_to_compile_nothing_for_torchscript_before_it_is_imported():
+    options = "--task classification --settings {} --weights w --images i --packed-images p --packed-index p"
+    options += " --split s --output o --threads 1 --gpus 0"
+    program = f"""
+import os, runpy, sys
+sys.argv = ["predict.py", *{options.split()}]
+sys.modules["torch"] = None
+try:
+    runpy.run_path({str(SCRIPTS / "predict.py")!r}, run_name="__main__")
+except ModuleNotFoundError:
+    print(os.environ["PYTORCH_JIT"])
+"""
+    assert said_by(program) == "0"
