@@ -96,7 +96,7 @@ def small_study() -> dict:
 
 def write_overlay(folder: Path, study: dict) -> Path:
     path = folder / "overlay.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path.write_text(yaml.safe_dump(study, sort_keys=False))  # tables are in the order of the config
     return path
 
 
