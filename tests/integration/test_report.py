@@ -96,6 +96,10 @@ def column(browser, title: str) -> list[str]:
     return [each.text for each in browser.find_elements(By.CSS_SELECTOR, cells)]
 
 
+# What lies in the page, beside it, or in the browser itself, which opens a page of its own first.
+OWN = ("file:", "data:", "blob:", "chrome:", "chrome-untrusted:")
+
+
 def assert_quiet(browser) -> None:
     """No error, and nothing asked of a network."""
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
@@ -105,7 +109,7 @@ def assert_quiet(browser) -> None:
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
     ]
-    assert urls and [url for url in urls if not url.startswith(("file:", "data:", "blob:", "chrome:"))] == []
+    assert urls and [url for url in urls if not url.startswith(OWN)] == []
 
 
 def test_a_table_is_sorted_by_its_numbers_and_back(browser, pages):

@@ -182,7 +182,7 @@ def test_all_segformers_must_exceed_one_half():
         ({"study": {"notice": "DEMO: for tests"}}, "DEMO: for tests"),
         ({"sources": {"busi": {"label": "Stand-in"}}}, "needs the paper's data; this study has Stand-in"),
         ({"models": {"segmentation": {"segformer_b0": {"label": "B0"}}}}, "not in this study: segformer_b4"),
-        ({"models": {"classification": {}}}, "not in this study: segformer_b4"),
+        ({"models": {"classification": {}}}, "not in this study: segmentation"),
     ],
 )
 def test_a_study_that_cannot_judge_says_why(settings, why):

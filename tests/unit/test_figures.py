@@ -191,7 +191,13 @@ def test_a_share_of_nothing_is_na_in_the_leakage_figure(study, settings):
 
 
 def test_the_script_draws_svg_and_png(study, settings, tmp_path, monkeypatch):
-    arguments = ["timing", "--timing", *map(str, study[1]["timing"]), "--settings", json.dumps(settings)]
+    arguments = [
+        "timing:timing",
+        "--timing",
+        *map(str, study[1]["timing"]),
+        "--settings",
+        json.dumps(settings),
+    ]
     arguments += ["--svg", str(tmp_path / "t.svg"), "--png", str(tmp_path / "t.png")]
     monkeypatch.setattr(sys, "argv", ["plot.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/plot.py"), run_name="__main__")

@@ -228,11 +228,21 @@ def test_a_detector_has_the_same_colour_in_every_figure_and_none_shares_it(study
     assert len(set(colours)) == len(MODELS)
 
 
-@pytest.mark.parametrize("name", ["fig4", "fig5", "fig6", "pr_curves", "froc", "lesion_size"])
-def test_the_script_draws_each_figure_to_the_same_bits_with_the_notice(name, study, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("boxes:predicted_boxes", "predictions"),
+        ("timing:prediction_time", "timing"),
+        ("detection:pr_curves", "metrics"),
+        ("detection:froc", "metrics"),
+        ("detection:lesion_size", "metrics"),
+    ],
+)
+def test_the_script_draws_each_figure_to_the_same_bits_with_the_notice(
+    name, kind, study, tmp_path, monkeypatch
+):
     paths, settings = study
     settings = settings | {"study": settings["study"] | {"notice": "DEMO: for tests"}}
-    kind = {"fig4": "predictions", "fig5": "predictions", "fig6": "timing"}.get(name, "metrics")
     inputs = [f"--{kind}", *map(str, of_paper(paths[kind]))]
     if kind == "predictions":
         inputs += [

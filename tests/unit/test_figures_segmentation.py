@@ -345,18 +345,22 @@ def test_a_segmenter_has_the_same_colour_in_every_figure_and_none_shares_it(stud
 
 
 @pytest.mark.parametrize(
-    "name", ["fig7", "segmentation_timing", "segmentation_dice", "segmentation_sizes", "curves"]
+    ("name", "kinds"),
+    [
+        ("masks:predicted_masks", ["predictions", "metrics"]),
+        ("timing:prediction_time", ["timing"]),
+        ("segmentation:segmentation_dice", ["metrics"]),
+        ("segmentation:segmentation_sizes", ["metrics"]),
+        ("training:curves", ["history"]),
+    ],
 )
-def test_the_script_draws_each_figure_to_the_same_bits_with_the_notice(name, study, tmp_path, monkeypatch):
+def test_the_script_draws_each_figure_to_the_same_bits_with_the_notice(
+    name, kinds, study, tmp_path, monkeypatch
+):
     paths, settings = study
     settings = settings | {"study": settings["study"] | {"notice": "DEMO: for tests"}}
-    kinds = {
-        "fig7": ["predictions", "metrics"],
-        "segmentation_timing": ["timing"],
-        "curves": ["history"],
-    }.get(name, ["metrics"])
     inputs = [word for kind in kinds for word in (f"--{kind}", *map(str, of_paper(paths[kind])))]
-    if name == "fig7":
+    if "predictions" in kinds:
         inputs += ["--masks", str(paths["masks"]), "--images", str(paths["images"])]
     written = []
     for k in range(2):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.registry import MODELS, TASK_UTILS
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -20,6 +21,15 @@ from busflow.models.rfla import (
 )
 
 STRIDES = (4, 8, 16, 32, 64)
+
+
+@pytest.fixture(autouse=True)
+def of_mmdet():
+    """Another scope may be left over from a Runner of this process."""
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        yield
+
+
 BOX = torch.tensor([[10.0, 10, 30, 30]])
 OTHERS = torch.tensor([[10.0, 10, 30, 30], [12, 10, 32, 30], [5, 5, 35, 35], [40, 40, 60, 60]])
 
