@@ -264,10 +264,11 @@ def test_a_training_that_is_asked_to_stop_saves_its_state_and_goes_on_later(
 def test_a_signal_to_all_processes_of_a_training_lets_it_save_its_state(inputs, tmp_path, monkeypatch):
     train(classification, inputs, SETTINGS, tmp_path, "whole")
     call = functools.partial(train, classification, inputs, SETTINGS, tmp_path, "cut", workers=2)
+    others = {*multiprocessing.active_children()}  # of tests before this one, not yet gone
 
     def stop(hook, runner, *arguments, **named):
         if runner.iter == 11:
-            loaders = [str(process.pid) for process in multiprocessing.active_children()]
+            loaders = [str(process.pid) for process in {*multiprocessing.active_children()} - others]
             assert len(loaders) == 2
             subprocess.run(["kill", "-TERM", *loaders, str(os.getpid())], check=True)
 
@@ -277,7 +278,7 @@ def test_a_signal_to_all_processes_of_a_training_lets_it_save_its_state(inputs, 
             call()
     call()
     assert_same(tmp_path / "whole", tmp_path / "cut")
-    assert not multiprocessing.active_children()
+    assert not {*multiprocessing.active_children()} - others
 
 
 def test_an_interruption_is_told_to_the_scheduler_by_the_exit_status(capsys):
