@@ -553,9 +553,9 @@ def main() -> None:
                 tflops = 1e-3 * row["gflop_per_image"] * row["images_per_s"]
                 row["share_of_gemm"] = tflops / result["machine"]["gemm_tflops"]
             result["seconds"] = time.monotonic() - START
-            write_json(args.output / "gpu.json", result)
+            write_json(args.output / "gpu.json", plain(result))
             print(f"{result['seconds']:6.0f} s  {name} {row.get('error', '')}", flush=True)
-    write_json(args.output / "gpu.json", result)
+    write_json(args.output / "gpu.json", plain(result))
     print_table(result)
 
 
@@ -576,6 +576,15 @@ def jobs(config: dict, folder: Path, args: argparse.Namespace) -> dict[str, tupl
             for name, variant in VARIANTS
         },
     }
+
+
+def plain(value: object) -> object:
+    """The same with null for what is no finite number, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def attempt(call: Callable[[], dict]) -> dict:
