@@ -533,6 +533,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="the demonstration's sizes")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"), help="folder of gpu.json")
     args = parser.parse_args()
+    if not (CUDA or args.small):  # as in make bench on any machine
+        print("there is no GPU here; --small measures the demonstration's sizes on the CPU")
+        return
     MMLogger.get_instance("mmengine").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     config = study() if args.small else study("config/paper.yaml")
@@ -540,9 +543,11 @@ def main() -> None:
     result = {"machine": describe_machine(), "rows": {}, "left_out": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name, (call, price) in jobs(config, folder, args).items():
-            if args.only and name not in args.only:
-                continue
+        offered = jobs(config, folder, args)
+        if unknown := sorted(set(args.only or ()) - offered.keys()):
+            parser.error(f"there is no {unknown[0]}; there are {', '.join(offered)}")
+        for name in args.only or offered:
+            call, price = offered[name]
             if time.monotonic() - START + price > args.budget:
                 result["left_out"].append(name)
                 continue
@@ -561,20 +566,29 @@ def main() -> None:
 
 def jobs(config: dict, folder: Path, args: argparse.Namespace) -> dict[str, tuple[Callable[[], dict], float]]:
     """By name: what to call, and its seconds on a GPU, roughly."""
-    models = [f"{task}/{model}" for task in ENGINES for model in reversed(config["models"][task])]
+    measured = {
+        task: {
+            f"{task}/{model}": (functools.partial(measure_model, config, folder, f"{task}/{model}"), 12)
+            for model in reversed(config["models"][task])  # the dearest first
+        }
+        for task in ENGINES
+    }
+    variants = {
+        " ".join([name, *(f"{key}={value}" for key, value in variant.items())]): (
+            functools.partial(measure_model, config, folder, name, variant),
+            10,
+        )
+        for name, variant in VARIANTS
+    }
     deadline = START + args.budget - 10
-    interrupted = ["classification"] if args.small else list(INTERRUPTED)
+    tasks = ["classification"] if args.small else list(INTERRUPTED)
     return {
-        "levels": (lambda: roi_levels(config), 3),
-        **{name: (functools.partial(measure_model, config, folder, name), 12) for name in models},
-        "interruptions": (lambda: interruptions(config, folder, interrupted, deadline), 75),
-        **{
-            " ".join([name, *(f"{key}={value}" for key, value in variant.items())]): (
-                functools.partial(measure_model, config, folder, name, variant),
-                12,
-            )
-            for name, variant in VARIANTS
-        },
+        "levels": (functools.partial(roi_levels, config), 3),
+        **measured["detection"],
+        **measured["segmentation"],
+        "interruptions": (functools.partial(interruptions, config, folder, tasks, deadline), 75),
+        **measured["classification"],
+        **variants,
     }
 
 
