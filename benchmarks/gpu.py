@@ -15,6 +15,7 @@ import gc
 import itertools
 import json
 import logging
+import math
 import os
 import signal
 import statistics
@@ -212,7 +213,7 @@ def measure_model(config: dict, folder: Path, name: str, variant: dict | None = 
     parameters = sum(parameter.numel() for parameter in setup.model.parameters())
     row = {"side": side, "micro_batch": micro, "accumulation": parts, "parameters": parameters}
     if variant is None:
-        row["same_step"] = same_step(task, setup, folder)
+        row["same_step"] = attempt(functools.partial(same_step, task, setup, folder))
     setup.model.to(DEVICE).train()
     if variant and "memory" in variant:
         layout = {"memory_format": getattr(torch, variant["memory"])}
@@ -308,11 +309,8 @@ def predictions(task: str, inputs: dict, setup: Setup, micro: int) -> dict:
     row = {"validation_images_per_s": micro / statistics.median(seconds[1:]), **peak("validation_peak")}
     single = next(iter(evaluation_loader(data, 1, workers=0)))
     more = SIZE if task == "segmentation" else ()
-    torch.backends.cudnn.allow_tf32 = False
-    try:
+    with without_tf32():
         times = timing.seconds(lambda: engine.infer(model, single, *more), DEVICE, 3, STEPS)
-    finally:
-        torch.backends.cudnn.allow_tf32 = True
     return row | {"prediction_ms": 1e3 * statistics.median(times)}
 
 
@@ -329,8 +327,7 @@ def same_step(task: str, setup: Setup, folder: Path) -> dict:
     ways = {"cpu": ("cpu", plain)} | (
         {"gpu": (DEVICE, plain), "amp": (DEVICE, AmpOptimWrapper(optimizer=setup.optimizer))} if CUDA else {}
     )
-    torch.backends.cudnn.allow_tf32 = False
-    with nothing_dropped(model):
+    with without_tf32(), nothing_dropped(model):
         for way, (device, wrapper) in ways.items():
             model.to(device)
             torch.manual_seed(0)
@@ -343,15 +340,25 @@ def same_step(task: str, setup: Setup, folder: Path) -> dict:
             norm = torch.stack([each.double().norm() for each in gradients]).norm().item() / LOSS_SCALE
             found |= {way: loss.item(), f"{way}_gradient": norm}
             setup.optimizer.zero_grad()
-    torch.backends.cudnn.allow_tf32 = True
     for way, limit in (("gpu", fp32), ("amp", mixed)) if CUDA else ():
         for key in (way, f"{way}_gradient"):
-            found[f"{key}_apart"] = abs(found[key] / found[key.replace(way, "cpu")] - 1)
+            reference = found[key.replace(way, "cpu")]
+            found[f"{key}_apart"] = abs(found[key] - reference) / max(abs(reference), 1e-9)
         found[f"{way}_limit"] = limit
     found["agrees"] = all(
         found[f"{way}_apart"] <= found[f"{way}_limit"] for way in found.keys() & {"gpu", "amp"}
     )
     return found
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions in fp32 as in scripts/predict.py; products of matrices are so anyway."""
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
 
 
 @contextlib.contextmanager
@@ -365,9 +372,11 @@ def nothing_dropped(model: torch.nn.Module) -> Iterator[None]:
     ]
     for module, name, _ in rates:
         setattr(module, name, 0.0)
-    yield
-    for module, name, rate in rates:
-        setattr(module, name, rate)
+    try:
+        yield
+    finally:
+        for module, name, rate in rates:
+            setattr(module, name, rate)
 
 
 def synchronize() -> None:
@@ -558,9 +567,9 @@ def main() -> None:
                 tflops = 1e-3 * row["gflop_per_image"] * row["images_per_s"]
                 row["share_of_gemm"] = tflops / result["machine"]["gemm_tflops"]
             result["seconds"] = time.monotonic() - START
-            write_json(args.output / "gpu.json", result)
+            write_json(args.output / "gpu.json", finite_only(result))
             print(f"{result['seconds']:6.0f} s  {name} {row.get('error', '')}", flush=True)
-    write_json(args.output / "gpu.json", result)
+    write_json(args.output / "gpu.json", finite_only(result))
     print_table(result)
 
 
@@ -590,6 +599,15 @@ def jobs(config: dict, folder: Path, args: argparse.Namespace) -> dict[str, tupl
         **measured["classification"],
         **variants,
     }
+
+
+def finite_only(value: object) -> object:
+    """JSON has no word for NaN and infinity: they become text."""
+    if isinstance(value, dict):
+        return {key: finite_only(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [finite_only(each) for each in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def attempt(call: Callable[[], dict]) -> dict:
