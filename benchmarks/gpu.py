@@ -15,6 +15,7 @@ import gc
 import itertools
 import json
 import logging
+import math
 import os
 import signal
 import statistics
@@ -212,7 +213,7 @@ def measure_model(config: dict, folder: Path, name: str, variant: dict | None = 
     parameters = sum(parameter.numel() for parameter in setup.model.parameters())
     row = {"side": side, "micro_batch": micro, "accumulation": parts, "parameters": parameters}
     if variant is None:
-        row["same_step"] = same_step(task, setup, folder)
+        row["same_step"] = attempt(functools.partial(same_step, task, setup, folder))
     setup.model.to(DEVICE).train()
     if variant and "memory" in variant:
         layout = {"memory_format": getattr(torch, variant["memory"])}
@@ -308,11 +309,8 @@ def predictions(task: str, inputs: dict, setup: Setup, micro: int) -> dict:
     row = {"validation_images_per_s": micro / statistics.median(seconds[1:]), **peak("validation_peak")}
     single = next(iter(evaluation_loader(data, 1, workers=0)))
     more = SIZE if task == "segmentation" else ()
-    torch.backends.cudnn.allow_tf32 = False
-    try:
+    with without_tf32():
         times = timing.seconds(lambda: engine.infer(model, single, *more), DEVICE, 3, STEPS)
-    finally:
-        torch.backends.cudnn.allow_tf32 = True
     return row | {"prediction_ms": 1e3 * statistics.median(times)}
 
 
@@ -329,8 +327,7 @@ def same_step(task: str, setup: Setup, folder: Path) -> dict:
     ways = {"cpu": ("cpu", plain)} | (
         {"gpu": (DEVICE, plain), "amp": (DEVICE, AmpOptimWrapper(optimizer=setup.optimizer))} if CUDA else {}
     )
-    torch.backends.cudnn.allow_tf32 = False
-    with nothing_dropped(model):
+    with without_tf32(), nothing_dropped(model):
         for way, (device, wrapper) in ways.items():
             model.to(device)
             torch.manual_seed(0)
@@ -343,15 +340,25 @@ def same_step(task: str, setup: Setup, folder: Path) -> dict:
             norm = torch.stack([each.double().norm() for each in gradients]).norm().item() / LOSS_SCALE
             found |= {way: loss.item(), f"{way}_gradient": norm}
             setup.optimizer.zero_grad()
-    torch.backends.cudnn.allow_tf32 = True
     for way, limit in (("gpu", fp32), ("amp", mixed)) if CUDA else ():
         for key in (way, f"{way}_gradient"):
-            found[f"{key}_apart"] = abs(found[key] / found[key.replace(way, "cpu")] - 1)
+            reference = found[key.replace(way, "cpu")]
+            found[f"{key}_apart"] = abs(found[key] - reference) / max(abs(reference), 1e-9)
         found[f"{way}_limit"] = limit
     found["agrees"] = all(
         found[f"{way}_apart"] <= found[f"{way}_limit"] for way in found.keys() & {"gpu", "amp"}
     )
     return found
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions in fp32 as in scripts/predict.py; products of matrices are so anyway."""
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
 
 
 @contextlib.contextmanager
@@ -365,9 +372,11 @@ def nothing_dropped(model: torch.nn.Module) -> Iterator[None]:
     ]
     for module, name, _ in rates:
         setattr(module, name, 0.0)
-    yield
-    for module, name, rate in rates:
-        setattr(module, name, rate)
+    try:
+        yield
+    finally:
+        for module, name, rate in rates:
+            setattr(module, name, rate)
 
 
 def synchronize() -> None:
@@ -533,6 +542,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="the demonstration's sizes")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks"), help="folder of gpu.json")
     args = parser.parse_args()
+    if not (CUDA or args.small):  # as in make bench on any machine
+        print("there is no GPU here; --small measures the demonstration's sizes on the CPU")
+        return
     MMLogger.get_instance("mmengine").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     config = study() if args.small else study("config/paper.yaml")
@@ -540,9 +552,11 @@ def main() -> None:
     result = {"machine": describe_machine(), "rows": {}, "left_out": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name, (call, price) in jobs(config, folder, args).items():
-            if args.only and name not in args.only:
-                continue
+        offered = jobs(config, folder, args)
+        if unknown := sorted(set(args.only or ()) - offered.keys()):
+            parser.error(f"there is no {unknown[0]}; there are {', '.join(offered)}")
+        for name in args.only or offered:
+            call, price = offered[name]
             if time.monotonic() - START + price > args.budget:
                 result["left_out"].append(name)
                 continue
@@ -553,38 +567,47 @@ def main() -> None:
                 tflops = 1e-3 * row["gflop_per_image"] * row["images_per_s"]
                 row["share_of_gemm"] = tflops / result["machine"]["gemm_tflops"]
             result["seconds"] = time.monotonic() - START
-            write_json(args.output / "gpu.json", plain(result))
+            write_json(args.output / "gpu.json", finite_only(result))
             print(f"{result['seconds']:6.0f} s  {name} {row.get('error', '')}", flush=True)
-    write_json(args.output / "gpu.json", plain(result))
+    write_json(args.output / "gpu.json", finite_only(result))
     print_table(result)
 
 
 def jobs(config: dict, folder: Path, args: argparse.Namespace) -> dict[str, tuple[Callable[[], dict], float]]:
     """By name: what to call, and its seconds on a GPU, roughly."""
-    models = [f"{task}/{model}" for task in ENGINES for model in reversed(config["models"][task])]
+    measured = {
+        task: {
+            f"{task}/{model}": (functools.partial(measure_model, config, folder, f"{task}/{model}"), 12)
+            for model in reversed(config["models"][task])  # the dearest first
+        }
+        for task in ENGINES
+    }
+    variants = {
+        " ".join([name, *(f"{key}={value}" for key, value in variant.items())]): (
+            functools.partial(measure_model, config, folder, name, variant),
+            10,
+        )
+        for name, variant in VARIANTS
+    }
     deadline = START + args.budget - 10
-    interrupted = ["classification"] if args.small else list(INTERRUPTED)
+    tasks = ["classification"] if args.small else list(INTERRUPTED)
     return {
-        "levels": (lambda: roi_levels(config), 3),
-        **{name: (functools.partial(measure_model, config, folder, name), 12) for name in models},
-        "interruptions": (lambda: interruptions(config, folder, interrupted, deadline), 75),
-        **{
-            " ".join([name, *(f"{key}={value}" for key, value in variant.items())]): (
-                functools.partial(measure_model, config, folder, name, variant),
-                12,
-            )
-            for name, variant in VARIANTS
-        },
+        "levels": (functools.partial(roi_levels, config), 3),
+        **measured["detection"],
+        **measured["segmentation"],
+        "interruptions": (functools.partial(interruptions, config, folder, tasks, deadline), 75),
+        **measured["classification"],
+        **variants,
     }
 
 
-def plain(value: object) -> object:
-    """The same with null for what is no finite number, which JSON lacks."""
+def finite_only(value: object) -> object:
+    """JSON has no word for NaN and infinity: they become text."""
     if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: finite_only(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+        return [finite_only(each) for each in value]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def attempt(call: Callable[[], dict]) -> dict:
