@@ -20,7 +20,7 @@ CODE["detection"] = Code(
             f"models/{name}.py"
             for name in ("detectors", "backbones", "classifier", "published", "recursive_swin", "rfla")
         ),
-        *("models/ops.py", "models/nms.py", "models/roi_align.py"),
+        *(f"models/{name}.py" for name in ("ops", "nms", "roi_align", "roi_extractor")),
     ]
 )
 

@@ -46,9 +46,14 @@ class UltrasoundAugmentation(nn.Module):
         draws[:, 1:] *= self.strength  # all but the mirror
         self.draws = torch.from_numpy(draws.astype(np.float32))
 
+    def draws_of(self, samples: torch.Tensor) -> torch.Tensor:
+        """The random numbers [B, 8] of these samples, on their device."""
+        self.draws = self.draws.to(samples.device)  # once an epoch
+        return self.draws[samples]
+
     def forward(self, images: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         """Augment float images [B, 1, H, W] in [0, 1]; ``samples`` [B] are their dataset positions."""
-        draws = self.draws.to(images.device)[samples]
+        draws = self.draws_of(samples)
         return amplify(move(images, draws[:, :5]), draws[:, 5:])
 
 

@@ -88,7 +88,7 @@ class BoxAugmentation(UltrasoundAugmentation):
         samples: torch.Tensor,
     ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
         """Augment a batch; boxes are cut at the border, and left out when a side keeps less than a pixel."""
-        draws = self.draws.to(images.device)[samples]
+        draws = self.draws_of(samples)
         draws[:, 1] = 0
         images = amplify(move(images, draws[:, :5]), draws[:, 5:])
         moved = [move_boxes(b, draw, images.shape[-1]) for b, draw in zip(boxes, draws, strict=True)]

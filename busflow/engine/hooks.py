@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -43,6 +43,23 @@ class RandomnessHook(Hook):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what libraries may draw from)
         torch.manual_seed(seed)
+
+
+class LoggedInfoHook(RuntimeInfoHook):
+    """Pass on the losses of those batches alone that are logged: each look makes the CPU wait for the GPU.
+
+    Args:
+        interval: of the log, in batches.
+    """
+
+    def __init__(self, interval: int):
+        self.interval = interval
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
 
 
 class HistoryHook(Hook):

@@ -103,7 +103,7 @@ class MaskAugmentation(UltrasoundAugmentation):
         self, images: torch.Tensor, masks: torch.Tensor, samples: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Augment float images and uint8 masks [B, 1, S, S]; what comes in from outside is not counted."""
-        draws = self.draws.to(images.device)[samples]
+        draws = self.draws_of(samples)
         moved = amplify(move(images, draws[:, :5]), draws[:, 5:])
         # ``move`` fills with zeros.
         return moved, IGNORED - move(IGNORED - masks.float(), draws[:, :5], mode="nearest")

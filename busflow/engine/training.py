@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from busflow.engine import runs
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
-from busflow.engine.hooks import HistoryHook, RandomnessHook, StateHook
+from busflow.engine.hooks import HistoryHook, LoggedInfoHook, RandomnessHook, StateHook
 from busflow.engine.progress import ProgressHook
 from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.engine.signals import stop_requests
@@ -144,6 +144,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
     if is_distributed() and not torch.cuda.is_available():
         model = MMDistributedDataParallel(model)
     newest = runs.newest_state(folder)
+    logged = max(1, len(training) // 4)  # batches
     history = HistoryHook(setup.select_by)
     progress = ProgressHook(folder, history, training.batch_sampler.batch_size * get_world_size())
     # mmengine's own log repeats what it prints, and an open file stands in the way of removing its folder.
@@ -163,7 +164,8 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             ),
             param_scheduler=_schedule(settings, len(training)),
             default_hooks={
-                "logger": {"type": "LoggerHook", "interval": max(1, len(training) // 4)},
+                "runtime_info": LoggedInfoHook(logged),
+                "logger": {"type": "LoggerHook", "interval": logged},
                 "checkpoint": None,
             },
             custom_hooks=[
@@ -214,9 +216,10 @@ def optimizer(
     sgd = settings.get("optimizer") == "sgd"
     rate = learning_rate(settings, power=1 if sgd else 0.5)
     groups = parameter_groups(network, rate, settings["weight_decay"], scale)
-    # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
     if sgd:
-        return torch.optim.SGD(groups, lr=rate, momentum=0.9, fused=True)
+        # Never fused: where the loss scaler skips a step for an overflow, fused SGD spoils its momentum.
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9)
+    # Fused: one pass over the weights instead of ten; some of the networks have 200 million.
     return torch.optim.AdamW(groups, lr=rate, fused=True)
 
 

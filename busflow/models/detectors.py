@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
-from busflow.models import backbones, recursive_swin, rfla
+from busflow.models import backbones, recursive_swin, rfla, roi_extractor  # noqa: F401  (registers its class)
 from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 from busflow.models.published import published_model
@@ -177,6 +177,7 @@ def _cascade_rcnn(settings: dict, pretrained: bool) -> ConfigDict:
             "rfp_inplanes": config.neck.out_channels,
         }
         config.backbone.update(type="RecursiveSwin", output_img=True)
+    config.roi_head.bbox_roi_extractor.type = "FloatRoIExtractor"
     if settings["assigner"] == "rfla":
         config.rpn_head.anchor_generator = rfla.receptive_field_priors(settings["prior_sides"])
         config.train_cfg.rpn.assigner = {"type": "HierarchicalAssigner"}

@@ -117,6 +117,24 @@ def test_the_cascade_is_mmdets_but_for_what_the_settings_name():
     assert config.rpn_head.anchor_generator == published.rpn_head.anchor_generator | {"scales": [4]}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_box_is_pooled_from_the_level_of_its_size_in_every_precision(dtype, monkeypatch):
+    (extractor, *_) = build_network(CASCADE).roi_head.bbox_roi_extractor
+    sides = torch.arange(200.0, 461.0)
+    boxes = torch.stack([sides * 0, sides * 0, sides * 0, sides, sides], dim=1)
+    features = [torch.zeros(1, 256, 8 >> level, 8 >> level, dtype=dtype) for level in range(4)]
+    levels = []
+    choose = type(extractor).map_roi_levels
+    monkeypatch.setattr(
+        type(extractor), "map_roi_levels", lambda *args: levels.append(choose(*args)) or levels[0]
+    )
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        pooled = extractor(features, boxes)
+    # Lin et al. 2017 (FPN), eq. 1: P2 up to a side of 112 px, and a level more for each doubling.
+    assert levels[0].tolist() == [1 + int(side >= 224) + int(side >= 448) for side in sides]
+    assert pooled.dtype == torch.float32 and pooled.shape == (len(sides), 256, 7, 7)
+
+
 def test_rfla_changes_priors_and_assigner_of_the_proposals_alone():
     config, plain = detector_config(RFLA), detector_config(CASCADE)
     assert config.rpn_head.anchor_generator.base_sizes == RFLA["prior_sides"]

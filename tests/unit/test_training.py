@@ -159,6 +159,30 @@ def test_the_learning_rate_follows_the_square_root_of_the_batch(monkeypatch, inp
     assert seen["lr"] == pytest.approx(0.5e-3)
 
 
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_step_that_overflows_in_half_precision_leaves_no_trace(kind, monkeypatch):
+    # New memory holds what was there before.
+    monkeypatch.setattr(torch, "empty_like", lambda like: torch.full_like(like, float("nan")))
+    settings = {"batch_size": 2, "reference_batch": 2, "weight_decay": 0.0, "learning_rate": 0.1}
+    network = torch.nn.Linear(2, 1)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    optimizer = training.optimizer(network, settings | {"optimizer": kind})
+    scaler = torch.amp.GradScaler("cpu")
+
+    def step(factor: float) -> None:
+        optimizer.zero_grad()
+        scaler.scale(network(torch.ones(2, 2)).sum() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    step(float("inf"))
+    assert all(map(torch.equal, network.parameters(), before))
+    step(1.0)
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    assert all(value.isfinite().all() for value in moments)
+
+
 def test_every_epoch_is_shuffled_and_augmented_anew(inputs, tmp_path, monkeypatch):
     shuffled, augmented = [], []
     monkeypatch.setattr(datasets.EpochSampler, "set_epoch", lambda self, epoch: shuffled.append(epoch))
