@@ -141,12 +141,20 @@ def decode_mask(path: Path, shape: tuple[int, int]) -> np.ndarray:
         raise UnusableImage(
             f"mask not binary: {path.name} has {len(levels)} grey levels, {levels[0]} the lowest"
         )
-    lesion = mask > 0
+    check_lesion(path.name, mask > 0)
+    return mask > 0
+
+
+def check_lesion(name: str, lesion: np.ndarray) -> None:
+    """Refuse a lesion, bool [height, width], that is the background; ``name`` is its mask's.
+
+    Raises:
+        UnusableImage: it takes all four corners or more than ``MAX_LESION`` of the image.
+    """
     if lesion[[0, 0, -1, -1], [0, -1, 0, -1]].all() or lesion.mean() > MAX_LESION:
         raise UnusableImage(
-            f"swapped mask: {path.name} marks {lesion.mean():.0%} of the image or all its corners as lesion"
+            f"swapped mask: {name} marks {lesion.mean():.0%} of the image or all its corners as lesion"
         )
-    return lesion
 
 
 def pixel_sha256(grey: np.ndarray) -> str:
