@@ -73,14 +73,23 @@ class _Reader:
 
     def paths(self, row: dict[str, str], name: str, which: str, extra: dict[str, str]) -> list[str]:
         """What a column, or a template of columns, names; several where a separator stands between them."""
-        if "{" in which:
-            template = Template(which, f"{self.key}.{name}")
-            values = {
-                part: extra[part] if part in extra else self.cell(row, name, part) for part in template.fields
-            }
-            return [template.fill(values)] if all(values.values()) else []
-        parts = re.split(re.escape(self.spec.get("separator", "&")), self.cell(row, name, which))
-        return [part.strip() for part in parts if part.strip()]
+        template = Template(which, f"{self.key}.{name}") if "{" in which else None
+        between = re.escape(self.spec.get("separator", "&"))
+        values = {
+            part: [extra[part]]
+            if part in extra
+            else re.split(rf"\s*{between}\s*", self.cell(row, name, part))
+            for part in (template.fields if template else [which])
+        }
+        if not all(all(parts) for parts in values.values()):
+            return []
+        if template is None:
+            return values[which]
+        several = range(max(map(len, values.values()), default=1))
+        return [
+            template.fill({part: words[min(k, len(words) - 1)] for part, words in values.items()})
+            for k in several
+        ]
 
     def take(self, number: int, row: dict[str, str]) -> None:
         """Enter a row, or say why not."""
@@ -113,13 +122,14 @@ class _Reader:
 
     def take_masks(self, name: str, number: int, row: dict, entry: _Entry, extra: dict) -> None:
         for which in listed(self.spec.get("mask")):
-            for mask in self.paths(row, "mask", which, extra):
+            named = self.paths(row, "mask", which, extra)
+            for mask in named:
                 if fault := self.fault(mask):
                     self.problem(
                         name, f"impossible path: row {number} names the mask {mask!r}, which {fault}"
                     )
                 elif mask not in self.names:
-                    if "{" not in which:  # a template may fit only some of the images
+                    if "{" not in which or len(named) > 1:  # a template may fit only some of the images
                         self.problem(name, f"missing mask: row {number} names {mask}, which is not there")
                 elif mask not in entry.masks:
                     entry.masks.append(mask)
