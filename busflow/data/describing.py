@@ -8,12 +8,14 @@ from pathlib import Path
 from busflow.data.layout import Layout, MaskRule
 from busflow.data.naming import Labels, Pattern, Template
 from busflow.errors import BusflowError
+from busflow.labels import LESIONS
 
 NO_UNIT = (
     "no unit: each image counts as independent of all others, though some may show one patient; say what tells them "
     "apart (unit)"
 )
 TEMPLATES = ("image", "mask")
+BY_FOLDER = "{label}/**"
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,9 @@ class Unit:
             if not re.fullmatch("[1-9][0-9]{0,15}", found):
                 return None
             first = (int(found) - 1) // self.series * self.series + 1
-            folder = name.rpartition("/")[0]
-            return f"{folder}/{first}-{first + self.series - 1}".lstrip("/")
+            folder, slash, last = name.removesuffix(Path(name).suffix).rpartition("/")
+            before = last.removesuffix(found) if last.endswith(found) else ""
+            return f"{folder}{slash}{before}{first}-{before}{first + self.series - 1}"
         return found or None
 
 
@@ -63,7 +66,7 @@ def listed(value: object) -> list:
 
 
 def described(layout: Layout, unit: Unit, place: Path) -> Layout:
-    """The layout with a line on each unit of both labels, and one when nothing tells the units.
+    """The layout with a line on each unit with benign and malignant images, and one when nothing tells the units.
 
     Raises:
         BusflowError: it has no image at all.
@@ -79,7 +82,7 @@ def described(layout: Layout, unit: Unit, place: Path) -> Layout:
     for image in layout.images:
         labels[image.unit][image.label] += 1
     for name, counts in labels.items():
-        if len(counts) > 1:
+        if {*LESIONS} <= {*counts}:  # that a patient has normal images too is no surprise
             both = ", ".join(f"{count} {label}" for label, count in sorted(counts.items()))
             layout.problems.append(
                 (place, f"several labels: unit {name} has {both} images; all are kept, on one side")
@@ -125,6 +128,7 @@ def check_reader(key: str, reader: object) -> None:
                 f"{key} needs label, a column or a pattern; only colours of masks can stand for it"
             )
     elif kind in ("folders", "pairs"):
+        spec = {"image": BY_FOLDER, **spec}
         if unit.column and unit.column not in Template(spec["image"], key).fields:
             raise BusflowError(
                 f"{key}.unit is {unit.text!r}: expected a pattern with (?P<unit>...), or a field of image"

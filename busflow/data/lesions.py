@@ -93,7 +93,9 @@ def outlined(outline: Outline, shape: tuple[int, int]) -> np.ndarray:
     from pycocotools import mask as coco
 
     try:
-        encoded = coco.frPyObjects(outline.segmentation, *shape)
+        encoded = outline.segmentation
+        if not (isinstance(encoded, dict) and isinstance(encoded["counts"], str)):  # else it is encoded already
+            encoded = coco.frPyObjects(encoded, *shape)
         encoded = coco.merge(encoded) if isinstance(encoded, list) else encoded
         if tuple(encoded["size"]) != shape:
             raise UnusableImage(f"mask of another size: {outline.name} is for {encoded['size'][::-1]} px")

@@ -3,12 +3,10 @@
 from collections import defaultdict
 from pathlib import Path
 
-from busflow.data.describing import Unit, described, listed, mask_rule
+from busflow.data.describing import BY_FOLDER, Unit, described, listed, mask_rule
 from busflow.data.layout import ImageFile, Layout
 from busflow.data.naming import Labels, Pattern, Template, files_below
 from busflow.errors import BusflowError
-
-BY_FOLDER = "{label}/**"
 
 
 def read_named(raw: Path, spec: dict, key: str) -> Layout:
