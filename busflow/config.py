@@ -75,7 +75,8 @@ def resolve(config: dict) -> dict:
     """A merged config without its nulls, the models that ``only`` leaves out, and sources that nothing needs.
 
     Raises:
-        BusflowError: ``only`` names what the config lacks, a source's file is missing, or nothing is left to do.
+        BusflowError: ``only`` names what the config lacks, a source's file is missing, or nothing is left to
+        do.
     """
     config = _without_nulls(config)
     models = _chosen(config.get("models", {}), config.pop("only", None))
@@ -101,7 +102,8 @@ def check(config: dict) -> None:
     """See that the parts of a validated config fit each other.
 
     Raises:
-        BusflowError: a task lacks data or hyperparameters, a source's description cannot be followed, or a model's
+        BusflowError: a task lacks data or hyperparameters, a source's description cannot be followed, or a
+        model's
             weights are not there.
     """
     for name, source in config["sources"].items():

@@ -1,4 +1,5 @@
-"""Sources as a study writes them, completed: shipped entries taken over, and what goes without saying said."""
+"""Sources as a study writes them, completed: shipped entries taken over, and what goes without saying
+said."""
 
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -16,10 +17,10 @@ SHIPPED = Path("config/sources")
 def complete(name: str, source: object) -> object:
     """A source of the config with all the keys that the schema wants, where they can be told.
 
-    ``from: <file>``, or the file alone in place of the source, takes over an entry that stands in a file of its own; keys
-    beside it override those of the entry. A source without ``archive`` has that of its first URL, without ``label`` its
-    name, and without ``tasks`` what its reader gives: classification; segmentation with masks; detection with boxes or
-    masks and a split of the dataset's own.
+    ``from: <file>``, or the file alone in place of the source, takes over an entry that stands in a file of
+    its own; keys beside it override those of the entry. A source without ``archive`` has that of its first
+    URL, without ``label`` its name, and without ``tasks`` what its reader gives: classification;
+    segmentation with masks; detection with boxes or masks and a split of the dataset's own.
 
     Raises:
         BusflowError: the file is missing or no entry.
@@ -33,9 +34,8 @@ def complete(name: str, source: object) -> object:
         source = _entry(name, source.pop("from")) | source
     reader, urls = source.get("reader"), source.get("urls")
     source.setdefault("label", name)
-    if isinstance(urls, list) and urls and all(isinstance(url, str) for url in urls):
-        if (archive := _archive(name, urls[0])) is not None:
-            source.setdefault("archive", archive)
+    if archive := _archive(name, urls):
+        source.setdefault("archive", archive)
     if (
         isinstance(reader, dict)
         and len(reader) == 1
@@ -49,7 +49,8 @@ def check_source(name: str, source: dict) -> None:
     """See that a validated source's parts fit each other.
 
     Raises:
-        BusflowError: its reader cannot be followed, or a folder stands among other URLs or has an archive's name.
+        BusflowError: its reader cannot be followed, or a folder stands among other URLs or has an archive's
+        name.
     """
     check_reader(f"sources.{name}.reader", source["reader"])
     is_folder = folder_of(source["urls"]) is not None
@@ -80,7 +81,11 @@ def _entry(name: str, file: object) -> dict:
     return entry
 
 
-def _archive(name: str, url: str) -> str | None:
+def _archive(name: str, urls: object) -> str | None:
+    """The archive that the first of some URLs names."""
+    url = urls[0] if isinstance(urls, list) and urls else None
+    if not isinstance(url, str):
+        return None
     if url.startswith(SCHEME):
         return f"{name}{MANIFEST}"
     try:

@@ -18,8 +18,9 @@ def read_coco(raw: Path, spec: dict, key: str, find) -> Layout:
 
     Args:
         raw: folder of the unpacked archive.
-        spec: the config's ``sources.<id>.reader.coco``. With ``label``, a pattern on the image's name, every image
-            below the folder counts, listed or not; without, the categories of an image's annotations tell its label.
+        spec: the config's ``sources.<id>.reader.coco``. With ``label``, a pattern on the name, every image
+            below the folder counts, listed or not; without, the categories of an image's annotations tell
+            its label.
         key: where that stands, for messages.
         find: gives the one folder at or below ``raw`` that holds a file.
 
@@ -34,52 +35,45 @@ def read_coco(raw: Path, spec: dict, key: str, find) -> Layout:
     word = Pattern(spec["label"], f"{key}.label", "label") if spec.get("label") else None
     layout = Layout(root)
     ignored = [*spec.get("ignore", []), *listings.values(), *(path.name for path in place.values())]
-    names = {name for name in files_below(root, ignored) if is_image(name)}
-    unread = set(names)
-    images: dict[str, ImageFile] = {}
+    unread = {name for name in files_below(root, ignored) if is_image(name)}
+    images: dict[str, ImageFile | None] = {}
     for split, path in place.items():
         listed = read_frame_list(path, LABELS, labels.of)
         layout.problems += [(_place(root, name) or path, reason) for name, reason in listed.problems]
         outlined = any(listed.outlines.values())
         for name in listed.boxes:
             if _place(root, name) is None:
-                layout.problems.append(
-                    (path, f"impossible path: {path.name} lists {name!r}, which leads elsewhere")
-                )
-            elif name not in names:
-                layout.left_out.append(
-                    (root / name, f"missing image: {path.name} lists it, but it is not there")
-                )
+                reason = f"impossible path: {path.name} lists {name!r}, which leads elsewhere"
+                layout.problems.append((path, reason))
             elif name in images:
-                layout.problems.append(
-                    (root / name, f"listed twice: {path.name} repeats an image of another file")
-                )
+                reason = f"listed twice: {path.name} repeats an image of another file"
+                layout.problems.append((root / name, reason))
             else:
-                unread.discard(name)
                 label = _label(name, listed, word, labels, spec.get("unannotated"))
                 own = unit.of(name, str(listed.records[name].get(unit.column, "")))
-                if isinstance(label, BusflowError) or own is None:
-                    reason = str(label) if own is not None else f"unknown unit: {path.name} does not tell it"
-                    layout.left_out.append((root / name, reason))
-                    continue
-                images[name] = ImageFile(
-                    root / name, label, own, split, listed.boxes[name], listed.sizes.get(name)
-                )
-                if outlined:
-                    images[name].masks = listed.outlines[name]
-    for name in sorted(unread):
+                if name not in unread:
+                    label = BusflowError(f"missing image: {path.name} lists it, but it is not there")
+                images[name] = _enter(layout, name, label, own)
+                if images[name]:
+                    images[name].upstream_split, images[name].boxes = split, listed.boxes[name]
+                    images[name].listed_size = listed.sizes.get(name)
+                    images[name].masks = listed.outlines[name] if outlined else None
+    for name in sorted(unread - {*images}):
         if word is None:
             layout.problems.append((root / name, "not listed: no COCO file names it"))
-        elif (label := labels.of(word.groups(name).get("label", ""))) is None:
-            layout.left_out.append((root / name, Labels.reason(word.groups(name).get("label", ""))))
-        elif (own := unit.of(name)) is None:
-            layout.left_out.append(
-                (root / name, "unknown unit: it is in no COCO file, and its name does not tell it")
-            )
         else:
-            images[name] = ImageFile(root / name, label, own, masks=None)
-    layout.images = list(images.values())
+            _enter(layout, name, _label_by(word, labels, name), unit.of(name))
     return described(layout, unit, root)
+
+
+def _enter(layout: Layout, name: str, label: str | BusflowError, unit: str | None) -> ImageFile | None:
+    """Put an image into the layout, or say why it is left out."""
+    if not isinstance(label, BusflowError) and unit is not None:
+        layout.images.append(ImageFile(layout.root / name, label, unit))
+        return layout.images[-1]
+    unknown = "unknown unit: neither its COCO file nor its name tells it"
+    layout.left_out.append((layout.root / name, str(label) if isinstance(label, BusflowError) else unknown))
+    return None
 
 
 def _place(root: Path, name: str) -> Path | None:
@@ -94,8 +88,7 @@ def _label(
 ) -> str | BusflowError:
     """An image's label, or why it has none."""
     if word:
-        found = word.groups(name).get("label", "")
-        return labels.of(found) or BusflowError(Labels.reason(found))
+        return _label_by(word, labels, name)
     found = sorted({box.label for box in listed.boxes[name]})
     if len(found) > 1:
         return BusflowError(f"two labels: its annotations are {' and '.join(found)}")
@@ -104,3 +97,8 @@ def _label(
             "no label: it has no annotation that counts; say what that means (unannotated: normal)"
         )
     return found[0] if found else bare
+
+
+def _label_by(word: Pattern, labels: Labels, name: str) -> str | BusflowError:
+    found = word.groups(name).get("label", "")
+    return labels.of(found) or BusflowError(Labels.reason(found))

@@ -71,8 +71,8 @@ def read_frame_list(
 ) -> FrameList:
     """Read a COCO or COCO-VID file; a bad record is left out and named in ``problems``.
 
-    Box geometry is not checked here: that needs the frame's size. ``label_of`` gives the label that a category stands
-    for, or None.
+    Box geometry is not checked here: that needs the frame's size. ``label_of`` gives the label that a
+    category stands for, or None.
 
     Raises:
         BusflowError: the file as a whole is damaged: not JSON, without frames, boxes or categories, or with

@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from busflow.data.layout import Layout, MaskRule
-from busflow.data.naming import Labels, Pattern, Template
+from busflow.data.naming import Pattern, Template
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 
 NO_UNIT = (
-    "no unit: each image counts as independent of all others, though some may show one patient; say what tells them "
-    "apart (unit)"
+    "no unit: each image counts as independent of all others, though some may show one patient; "
+    "say what tells them apart (unit)"
 )
 TEMPLATES = ("image", "mask")
 BY_FOLDER = "{label}/**"
@@ -66,7 +66,8 @@ def listed(value: object) -> list:
 
 
 def described(layout: Layout, unit: Unit, place: Path) -> Layout:
-    """The layout with a line on each unit with benign and malignant images, and one when nothing tells the units.
+    """The layout with a line on each unit with benign and malignant images, and one when nothing tells the
+    units.
 
     Raises:
         BusflowError: it has no image at all.
@@ -113,31 +114,30 @@ def check_reader(key: str, reader: object) -> None:
         for text in listed(spec.get(name)):
             if kind != "table" or "{" in text:
                 Template(text, f"{key}.{name}")
-    if spec.get("colours") or spec.get("threshold"):
-        if kind == "coco" or not spec.get("mask"):
-            raise BusflowError(
-                f"{key} has colours or a threshold for masks, but no {key}.mask that names any"
-            )
+    if (spec.get("colours") or spec.get("threshold")) and (kind == "coco" or not spec.get("mask")):
+        raise BusflowError(f"{key} has colours or a threshold for masks, but no {key}.mask that names any")
     if kind == "table":
-        if sum(name in spec for name in ("mask", "box", "corners")) > 1:
-            raise BusflowError(
-                f"{key} has two of mask, box, corners: keep one (boxes are drawn around masks)"
-            )
-        if not spec.get("label") and not spec.get("colours"):
-            raise BusflowError(
-                f"{key} needs label, a column or a pattern; only colours of masks can stand for it"
-            )
-    elif kind in ("folders", "pairs"):
-        spec = {"image": BY_FOLDER, **spec}
-        if unit.column and unit.column not in Template(spec["image"], key).fields:
-            raise BusflowError(
-                f"{key}.unit is {unit.text!r}: expected a pattern with (?P<unit>...), or a field of image"
-            )
-        if (
-            "label" not in Template(spec["image"], key).fields
-            and not spec.get("label")
-            and not spec.get("colours")
-        ):
-            raise BusflowError(
-                f"{key} does not say the label: put {{label}} into image, or a pattern into {key}.label"
-            )
+        _check_table(key, spec)
+    elif kind != "coco":
+        _check_names(key, {"image": BY_FOLDER, **spec}, unit)
+
+
+def _check_table(key: str, spec: dict) -> None:
+    if sum(name in spec for name in ("mask", "box", "corners")) > 1:
+        raise BusflowError(f"{key} has two of mask, box, corners: keep one (boxes are drawn around masks)")
+    if not spec.get("label") and not spec.get("colours"):
+        raise BusflowError(
+            f"{key} needs label, a column or a pattern; only colours of masks can stand for it"
+        )
+
+
+def _check_names(key: str, spec: dict, unit: Unit) -> None:
+    fields = Template(spec["image"], key).fields
+    if unit.column and unit.column not in fields:
+        raise BusflowError(
+            f"{key}.unit is {unit.text!r}: expected a pattern with (?P<unit>...), or a field of image"
+        )
+    if "label" not in fields and not spec.get("label") and not spec.get("colours"):
+        raise BusflowError(
+            f"{key} does not say the label: put {{label}} into image, or a pattern into {key}.label"
+        )

@@ -19,8 +19,8 @@ logging.getLogger("pydicom").disabled = True
 def decode_dicom(data: bytes) -> np.ndarray:
     """Decode a DICOM file (PS3.3 C.7.6.3, C.11) to grey levels.
 
-    Grey values go through the rescale (or modality table) and the first window (or table) of the file, whose range
-    becomes 0..255; without a window, 8 bits stand as they are and more are scaled by
+    Grey values go through the rescale (or modality table) and the first window (or table) of the file, whose
+    range becomes 0..255; without a window, 8 bits stand as they are and more are scaled by
     `busflow.data.grey.to_8_bits`. MONOCHROME1, where low means white, is inverted. RGB, YBR and palettes
     become luma (ITU-R 601). What is burnt into the picture stays, patients' names too.
 
@@ -29,7 +29,8 @@ def decode_dicom(data: bytes) -> np.ndarray:
 
     Raises:
         UnusableImage: no DICOM file, damaged, without a picture, of several frames, of an unknown photometric
-            interpretation, or compressed in a way that no installed library undoes. No value of the header is told.
+            interpretation, or compressed in a way that no installed library undoes. No value of the header
+            is told.
     """
     import pydicom
     from pydicom.errors import InvalidDicomError

@@ -33,7 +33,8 @@ def folder_of(urls: list[str]) -> Path | None:
 
 
 def folder_state(urls: list[str]) -> str | None:
-    """A digest of the names, sizes and times of all files, by which a changed folder is noticed without reading it.
+    """A digest of the names, sizes and times of all files, by which a changed folder is noticed without
+    reading it.
 
     None when the source is no folder; empty when the folder is not there.
     """
@@ -50,7 +51,8 @@ def write_manifest(folder: Path, manifest: Path) -> int:
     """List the SHA-256 of every file below a folder, hidden ones left out; return the bytes of all.
 
     Raises:
-        BusflowError: the folder is missing, empty or not readable, or holds a name that no list can, a link that
+        BusflowError: the folder is missing, empty or not readable, or holds a name that no list can, a link
+        that
             leads out of it, a link to a folder, or a device.
     """
     if not folder.is_dir():
@@ -92,15 +94,16 @@ def copy_listed(folder: Path, manifest: Path, target: Path) -> tuple[int, int]:
             digest = None
         if digest is None or digest.hexdigest() != expected:
             raise BusflowError(
-                f"{source} has changed since {manifest.name} was written; let the folder rest, then run the same "
-                "command again"
+                f"{source} has changed since {manifest.name} was written; let the folder rest, then run "
+                "the same command again"
             )
         count += 1
     return count, size
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Names below the folder (with slashes) and their status, sorted; a link's is that of what it leads to."""
+    """Names below the folder (with slashes) and their status, sorted; a link's is that of what it leads
+    to."""
     found, left = [], [""]
     while left:
         place = left.pop()

@@ -35,8 +35,8 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
     """Decode an image file to grey levels, as a person sees it.
 
     Colour becomes luma (ITU-R 601), so equal channels keep their value; alpha is ignored; an EXIF
-    orientation is applied. Grey of 16 bits is scaled by `busflow.data.grey.to_8_bits`; DICOM files are read by
-    `busflow.data.dicom.decode_dicom`.
+    orientation is applied. Grey of 16 bits is scaled by `busflow.data.grey.to_8_bits`; DICOM files are read
+    by `busflow.data.dicom.decode_dicom`.
 
     Args:
         data: the file's bytes.

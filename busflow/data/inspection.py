@@ -23,7 +23,6 @@ from busflow.data.images import (
 from busflow.data.layout import WITH_IMAGE, ImageFile, Layout, MaskRule
 from busflow.data.lesions import lesions_of
 from busflow.data.readers import read_layout
-from busflow.errors import BusflowError
 from busflow.files import atomic, write_csv
 
 IMAGE_COLUMNS = [
@@ -58,7 +57,8 @@ class _Findings:
 def read_source(source: str, settings: dict, raw: Path, output: Path, threads: int) -> None:
     """Write a source's ``images.csv, annotations.csv, quarantine.csv, thumbnails.npy`` into ``output``.
 
-    Masks in colours, with a threshold or as outlines are written to ``output``'s folder ``masks`` as binary PNG.
+    Masks in colours, with a threshold or as outlines are written to ``output``'s folder ``masks`` as binary
+    PNG.
 
     ``thumbnails.npy`` is uint8 [N, 64, 64], row i belonging to row i of ``images.csv`` (sorted by
     image_id). A quarantine row has an image_id when that image is left out; without one it tells of

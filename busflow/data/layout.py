@@ -13,7 +13,7 @@ class MaskRule:
     """How a dataset's masks are read, where a lesion is more than one grey level on black.
 
     ``colours`` are red, green and blue (0..255) by label; without any, what is light is lesion. ``threshold``
-    (1..255): a channel of at least this counts as 255, one below as 0, before anything is compared; None: as it is.
+    (1..255): a channel of at least this counts as 255, one below as 0, before all else; None: as it is.
     """
 
     colours: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -24,10 +24,10 @@ class MaskRule:
 class ImageFile:
     """An image and what its dataset says of it.
 
-    ``label`` is empty when the colours of its masks tell. ``unit`` names what is independent of all else (a video, a
-    series, a patient, the image itself) by a path below the layout's root, or a text. ``listed_size`` is the width and
-    height that the list of the boxes gives, unchecked; None when it gives none. ``masks`` is None when the dataset has
-    no masks; where it has, ``boxes`` are not needed.
+    ``label`` is empty when the colours of its masks tell. ``unit`` names what is independent of all else (a
+    video, a series, a patient, the image itself) by a path below the layout's root, or a text.
+    ``listed_size`` is the width and height that the list of the boxes gives, unchecked; None when it gives
+    none. ``masks`` is None when the dataset has no masks; where it has, ``boxes`` are not needed.
     """
 
     path: Path

@@ -14,10 +14,11 @@ from busflow.files import atomic
 def lesions_of(
     image: ImageFile, shape: tuple[int, int], rule: MaskRule | None, derived: Path
 ) -> tuple[str, list[dict]]:
-    """An image's label, and its lesions as rows of ``annotations.csv`` (``label, x, y, w, h, area, mask_path``).
+    """An image's label, and its lesions as rows of ``annotations.csv`` (``label, x, y, w, h, area,
+    mask_path``).
 
-    A mask file shows one lesion (stray specks of a pixel or two must not become lesions of their own), a coloured one
-    at most one of each label, and an outline one.
+    A mask file shows one lesion (stray specks of a pixel or two must not become lesions of their own), a
+    coloured one at most one of each label, and an outline one.
 
     Args:
         image: with masks; without a label when their colours tell it.
@@ -26,47 +27,54 @@ def lesions_of(
         derived: where binary masks are written that stand for all others: ``<derived>_<number>.png``.
 
     Raises:
-        UnusableImage: a mask is missing, of another size, not of the colours that it should be, swapped, or at odds
+        UnusableImage: a mask is missing, of another size, not of the colours that it should be, swapped, or
+        at odds
             with the label or the other masks.
     """
-    label, found = image.label, []
-    for each in image.masks:
-        if isinstance(each, Outline):
-            found.append((label, outlined(each, shape), None, each.name))
-        elif rule is None:
-            found.append((label, decode_mask(each, shape), each, each.name))
-        elif rule.colours:
-            shown = coloured(each, shape, rule)
-            found += [(name, mask, None, each.name) for name, mask in shown.items()]
-            if not shown and label:
-                found.append((label, np.zeros(shape, bool), None, each.name))
-        else:
-            found.append((label, light(each, shape, rule.threshold), None, each.name))
-    if not label:
-        label = _label_of({name for name, *_ in found}, image.masks)
+    found = [
+        (*shown, each) for each in image.masks for shown in _shown(each, image.label, shape, rule)
+    ]  # label, mask, and what shows it
+    label = image.label or _label_of({name for name, *_ in found}, image.masks)
     if label != "normal" and not found:
         raise UnusableImage("missing mask: a lesion needs at least one")
     lesions = []
-    for name, mask, path, words in found:
+    for name, mask, shown_by in found:
         if label == "normal" and mask.any():
-            raise UnusableImage(f"lesion in a normal: {words} is not empty")
+            raise UnusableImage(f"lesion in a normal: {shown_by.name} is not empty")
         if label != "normal" and not mask.any():
-            raise UnusableImage(f"empty mask: {words} shows no lesion")
+            raise UnusableImage(f"empty mask: {shown_by.name} shows no lesion")
         if name != label:
-            raise UnusableImage(f"contradictory label: {words} shows a {name} lesion, the image is {label}")
+            raise UnusableImage(
+                f"contradictory label: {shown_by.name} shows a {name} lesion, the image is {label}"
+            )
         if label != "normal":
-            lesions.append((mask, path))
+            lesions.append((mask, shown_by if rule is None and isinstance(shown_by, Path) else None))
     return label, [
         {"label": label, **_bounds(mask), "mask_path": (path or _write(derived, number, mask)).as_posix()}
         for number, (mask, path) in enumerate(lesions, start=1)
     ]
 
 
+def _shown(
+    each: Path | Outline, label: str, shape: tuple[int, int], rule: MaskRule | None
+) -> list[tuple[str, np.ndarray]]:
+    """The lesions of one mask or outline, with their labels; an empty mask is one of the image's label."""
+    if isinstance(each, Outline):
+        return [(label, outlined(each, shape))]
+    if rule is None:
+        return [(label, decode_mask(each, shape))]
+    if not rule.colours:
+        return [(label, light(each, shape, rule.threshold))]
+    shown = list(coloured(each, shape, rule).items())
+    return shown or ([(label, np.zeros(shape, bool))] if label else [])
+
+
 def coloured(path: Path, shape: tuple[int, int], rule: MaskRule) -> dict[str, np.ndarray]:
     """The lesions of a coloured mask that are there: bool arrays [height, width], by label.
 
     Raises:
-        UnusableImage: a colour is neither black nor one of the rule's; or as `busflow.data.images.decode_mask`.
+        UnusableImage: a colour is neither black nor one of the rule's; or as
+        `busflow.data.images.decode_mask`.
     """
     pixels = _pixels(path, shape, rule.threshold)
     shown = {label: (pixels == colour).all(axis=2) for label, colour in rule.colours.items()}
@@ -89,12 +97,16 @@ def light(path: Path, shape: tuple[int, int], threshold: int) -> np.ndarray:
 
 
 def outlined(outline: Outline, shape: tuple[int, int]) -> np.ndarray:
-    """The inside of a COCO ``segmentation``, polygons or run lengths, by pycocotools; bool [height, width]."""
+    """The inside of a COCO ``segmentation``, polygons or run lengths, by pycocotools; bool [height,
+    width]."""
     from pycocotools import mask as coco
 
     try:
         encoded = outline.segmentation
-        if not (isinstance(encoded, dict) and isinstance(encoded["counts"], str)):  # else it is encoded already
+        encoded = dict(encoded) if isinstance(encoded, dict) else encoded  # pycocotools takes no subclass
+        if not (
+            isinstance(encoded, dict) and isinstance(encoded["counts"], str)
+        ):  # else it is encoded already
             encoded = coco.frPyObjects(encoded, *shape)
         encoded = coco.merge(encoded) if isinstance(encoded, list) else encoded
         if tuple(encoded["size"]) != shape:

@@ -82,6 +82,6 @@ def _root(raw: Path, ignored: list[str], image: Template, is_known) -> tuple[Pat
             break
         root = root / tops.pop()
     raise BusflowError(
-        f"{raw} holds no image whose name is like {image.text} and tells a known label: it is not this dataset's "
-        "layout; check image and labels of sources.<id>.reader, and the archive"
+        f"{raw} holds no image whose name is like {image.text} and tells a known label: it is not this "
+        "dataset's layout; check image and labels of sources.<id>.reader, and the archive"
     )

@@ -47,8 +47,9 @@ def is_image(name: str) -> bool:
 class Template:
     """A path with fields, ``images/{unit}_{number}.png``, to take names apart and to put them together.
 
-    A field is what stands between two slashes, or less; one called ``path`` may span folders. ``*`` is anything but a
-    slash, ``**`` anything. Without a suffix at the end it fits every image. ``{number:06}`` fills with zeros.
+    A field is what stands between two slashes, or less; one called ``path`` may span folders. ``*`` is
+    anything but a slash, ``**`` anything. Without a suffix at the end it fits every image. ``{number:06}``
+    fills with zeros.
 
     Raises:
         BusflowError: it has a brace that belongs to no field.
@@ -57,7 +58,8 @@ class Template:
     def __init__(self, text: str, key: str) -> None:
         if re.search(r"[{}]", FIELD.sub("", text)) or text.startswith("/") or ".." in text.split("/"):
             raise BusflowError(
-                f"{key} is {text!r}: expected a path below the dataset's folder, with fields such as {{name}} or {{name:06}}"
+                f"{key} is {text!r}: expected a path below the dataset's folder, with fields such as "
+                "{name} or {name:06}"
             )
         self.text, self.fields = text, [match["name"] for match in FIELD.finditer(text)]
         expression, place, known = "", 0, {}
@@ -116,7 +118,8 @@ class Pattern:
 
 
 class Labels:
-    """The words that a dataset has for the labels; case does not count, and the labels' own names need no entry."""
+    """The words that a dataset has for the labels; case does not count, and the labels' own names need no
+    entry."""
 
     def __init__(self, words: dict[str, str]) -> None:
         self._labels = {label: label for label in LABELS} | {

@@ -1,7 +1,7 @@
 """Readers look at a dataset's folders and say what is there; they decode nothing.
 
-Most datasets need no code: the config describes them for one of the readers in ``DESCRIBED``. Those of the paper are
-read by a function each, which knows all that can be wrong with them.
+Most datasets need no code: the config describes them for one of the readers in ``DESCRIBED``. Those of the
+paper are read by a function each, which knows all that can be wrong with them.
 """
 
 import re

@@ -43,7 +43,8 @@ class Sheet:
             raise BusflowError(f"{path} has no row below its header")
 
     def column(self, name: str, key: str) -> str:
-        """A column's name as the table writes it, whatever the case; ``key`` is where the config asks for it."""
+        """A column's name as the table writes it, whatever the case; ``key`` is where the config asks for
+        it."""
         for candidates in (self.columns, [column.casefold() for column in self.columns]):
             wanted = name if candidates is self.columns else name.strip().casefold()
             if candidates.count(wanted) == 1:
@@ -64,7 +65,7 @@ class Sheet:
             header = file.readline()
             separator = max(SEPARATORS, key=header.count)
             file.seek(0)
-            rows = [row for row in csv.reader(file, delimiter=separator, strict=True)]
+            rows = list(csv.reader(file, delimiter=separator, strict=True))
         if not rows:
             raise ValueError("it is empty")
         width = len(rows[0])

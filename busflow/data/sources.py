@@ -53,11 +53,13 @@ def fetch_source(source: str, settings: dict, archives: Path | str, receipt: Pat
 
     Args:
         settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
-            None), ``max_bytes``, ``homepage`` (or None), ``licence``, ``citation``; perhaps ``also``, what is needed
+            None), ``max_bytes``, ``homepage`` (or None), ``licence``, ``citation``; perhaps ``also``, what
+            is needed
             beside the archive: ``{file name: {urls, sha256}}``.
 
     Raises:
-        BusflowError: as ``fetch_file``, or ``archive`` is no plain file name, or the folder is not as it should be.
+        BusflowError: as ``fetch_file``, or ``archive`` is no plain file name, or the folder is not as it
+        should be.
     """
     name, terms = settings["archive"], {key: settings[key] for key in ("licence", "citation")}
     path, folder = _place(source, name, archives), folder_of(settings["urls"])
@@ -97,8 +99,8 @@ def _list_folder(folder: Path, url: str, manifest: Path, sha256: str | None, max
     found = files.sha256(manifest)
     if sha256 not in (None, found):
         raise BusflowError(
-            f"{folder} is not what it was: the sha256 of the list of its files, {manifest}, is {found}, the config says "
-            f"{sha256}; put the right files there, or correct sha256"
+            f"{folder} is not what it was: the sha256 of the list of its files, {manifest}, is {found}, "
+            f"the config says {sha256}; put the right files there, or correct sha256"
         )
     return Fetched(found, size, url)
 

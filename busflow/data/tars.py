@@ -31,8 +31,8 @@ class _Bounded(io.RawIOBase):
 def extract_tar(archive: Path, tree) -> None:
     """Extract a ``.tar.gz`` into the tree of `busflow.data.archives`, which checks names, kinds and sizes.
 
-    It is decompressed twice: all names are checked before the first byte is written. Owners, modes and times are
-    not taken over.
+    It is decompressed twice: all names are checked before the first byte is written. Owners, modes and times
+    are not taken over.
     """
     with gzip.open(archive) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as source:
         members, announced = [], 0

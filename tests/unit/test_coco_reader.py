@@ -5,7 +5,7 @@ import json
 import pytest
 from pycocotools import mask as coco
 
-from layouts import LESION, LinLayout, TRAIN, VAL, picture, read, read_described, reasons, save
+from layouts import LESION, TRAIN, VAL, LinLayout, picture, read, read_described, reasons, save
 
 POLYGON = [[10, 5, 30, 5, 30, 20, 10, 20]]
 

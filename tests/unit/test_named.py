@@ -94,7 +94,7 @@ def test_two_labels_of_one_unit_are_told(tmp_path):
 
 def test_another_layout_is_one_clear_error(tmp_path):
     save(tmp_path / "raw" / "cats" / "a.png", picture())
-    with pytest.raises(BusflowError, match="holds no image whose name is like .* and tells a known label"):
+    with pytest.raises(BusflowError, match=r"holds no image whose name is like .* and tells a known label"):
         read_described(tmp_path / "raw", {"folders": {}})
 
 

@@ -261,7 +261,8 @@ def test_a_lesion_without_its_mask_and_a_mask_without_its_image_have_their_lines
         ("b.jpg", missing),
         (
             "c.jpg",
-            "impossible path: row 4 names the mask '../c.png', which may lead out of it (absolute, backslash or '..')",
+            "impossible path: row 4 names the mask '../c.png', which may lead out of it "
+            "(absolute, backslash or '..')",
         ),
         ("c.jpg", missing),
         ("gone.jpg", gone),
