@@ -88,9 +88,7 @@ rule read_source:
 rule build_index:
     input:
         script="scripts/build_index.py",
-        code=code(
-            "data/index.py", "data/duplicates.py", "data/errata.py", "data/inspection.py", "data/layout.py"
-        ),
+        code=code(*(f"data/{name}.py" for name in ("index", "duplicates", "errata", "layout", "coco_vid"))),
         sources=expand("<data>/index/sources/{source}", source=config["sources"]),
     output:
         images="<data>/index/images.csv",

@@ -8,8 +8,7 @@ import pandas as pd
 
 from busflow.data.duplicates import find_duplicates, groups
 from busflow.data.errata import correct
-from busflow.data.inspection import QUARANTINE_COLUMNS
-from busflow.data.layout import WITH_IMAGE
+from busflow.data.layout import QUARANTINE_COLUMNS, WITH_IMAGE
 from busflow.errors import BusflowError
 from busflow.files import remove_temporaries, write_csv
 

@@ -20,7 +20,7 @@ from busflow.data.images import (
     pixel_sha256,
     thumbnail,
 )
-from busflow.data.layout import WITH_IMAGE, ImageFile, Layout, MaskRule
+from busflow.data.layout import QUARANTINE_COLUMNS, WITH_IMAGE, ImageFile, Layout, MaskRule
 from busflow.data.lesions import lesions_of
 from busflow.data.readers import read_layout
 from busflow.files import atomic, write_csv
@@ -38,7 +38,6 @@ IMAGE_COLUMNS = [
     "upstream_split",
 ]
 ANNOTATION_COLUMNS = ["annotation_id", "image_id", "label", "x", "y", "w", "h", "area", "mask_path"]
-QUARANTINE_COLUMNS = ["source", "path", "image_id", "reason", "scope"]
 MAX_COORDINATE = 1e6
 
 logger = logging.getLogger(__name__)

@@ -126,7 +126,8 @@ def test_no_label_is_a_formula_to_a_spreadsheet():
             for name in ("label", "original_task")
             if name in node.get("properties", {})
         ]
-        return here + [text for child in node.values() for text in texts(child)]
+        # A reader's label is a column or a pattern, which no table shows.
+        return here + [text for key, child in node.items() if key != "reader" for text in texts(child)]
 
     assert len(texts(SCHEMA)) == 6 and {text["$ref"] for text in texts(SCHEMA)} == {"#/$defs/label"}
     label = Draft202012Validator(SCHEMA["$defs"]["label"])
