@@ -10,7 +10,7 @@ from busflow.data.naming import Pattern, Template
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 
-NO_UNIT = (
+NO_UNIT = (  # begins as one of the layout's REMARKS, and so does the line on several labels
     "no unit: each image counts as independent of all others, though some may show one patient; "
     "say what tells them apart (unit)"
 )

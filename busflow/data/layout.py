@@ -6,6 +6,7 @@ from pathlib import Path
 from busflow.data.coco_vid import Box, Outline
 
 QUARANTINE_COLUMNS = ["source", "path", "image_id", "reason", "scope"]
+REMARKS = ("no unit", "several labels")  # how lines begin that leave nothing out
 WITH_IMAGE = "left out with its image"  # the reason of a mask, before that of its image
 
 
