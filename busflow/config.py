@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+from busflow.data.catalogue import check_source, complete
 from busflow.errors import BusflowError
 from busflow.files import write_json
 from busflow.tasks import TASKS
@@ -74,20 +75,26 @@ def resolve(config: dict) -> dict:
     """A merged config without its nulls, the models that ``only`` leaves out, and sources that nothing needs.
 
     Raises:
-        BusflowError: ``only`` names what the config lacks, or nothing is left to do.
+        BusflowError: ``only`` names what the config lacks, a source's file is missing, or nothing is left to
+        do.
     """
     config = _without_nulls(config)
     models = _chosen(config.get("models", {}), config.pop("only", None))
     if not models:
         raise BusflowError("the config has no model of any task; name some under models")
     config["models"] = models
+    sources = {name: complete(name, source) for name, source in config.get("sources", {}).items()}
     sources = {
         name: source | {"tasks": [task for task in source["tasks"] if task in models or task not in TASKS]}
-        if isinstance(source.get("tasks"), list)
+        if isinstance(source, dict) and isinstance(source.get("tasks"), list)
         else source
-        for name, source in config.get("sources", {}).items()
+        for name, source in sources.items()
     }
-    config["sources"] = {name: source for name, source in sources.items() if source.get("tasks") != []}
+    config["sources"] = {
+        name: source
+        for name, source in sources.items()
+        if not isinstance(source, dict) or source.get("tasks") != []
+    }
     return config
 
 
@@ -95,8 +102,12 @@ def check(config: dict) -> None:
     """See that the parts of a validated config fit each other.
 
     Raises:
-        BusflowError: a task lacks data or hyperparameters, or a model's weights are not there.
+        BusflowError: a task lacks data or hyperparameters, a source's description cannot be followed, or a
+        model's
+            weights are not there.
     """
+    for name, source in config["sources"].items():
+        check_source(name, source)
     for task, models in config["models"].items():
         if not any(task in source["tasks"] for source in config["sources"].values()):
             raise BusflowError(

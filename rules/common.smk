@@ -13,6 +13,7 @@ CHECKOUT = Path(workflow.basedir).parent
 sys.path.insert(0, str(CHECKOUT))
 
 from busflow.config import Text, check, check_files, check_networks, resolve
+from busflow.data.folders import folder_state
 from busflow.errors import BusflowError
 from busflow.tasks import TASKS
 

@@ -3,7 +3,11 @@
 # Views of the data that tasks make for themselves.
 VIEWS = []
 
-FETCHING = ["data/sources.py", "data/transfers.py", "data/download.py"]
+FETCHING = ["data/sources.py", "data/transfers.py", "data/download.py", "data/folders.py"]
+READING = [
+    *("inspection", "readers", "layout", "lesions", "images", "grey", "dicom"),
+    *("describing", "naming", "named", "table", "sheets", "coco", "coco_vid"),
+]
 
 
 localrules:
@@ -37,6 +41,8 @@ rule fetch_archive:
     params:
         settings=lambda w: json_text(config["sources"][w.source]),
         folder=subpath(output.receipt, parent=True),
+        # Not for the script: when a folder of the user's own changes, so does this, and the rule runs again.
+        state=lambda w: folder_state(config["sources"][w.source]["urls"]),
     shell:
         "python {input.script:q} --source {wildcards.source} --settings {params.settings:q} "
         "--archives {params.folder:q} --receipt {output.receipt:q} > {log:q} 2>&1"
@@ -45,7 +51,7 @@ rule fetch_archive:
 rule unpack_archive:
     input:
         script="scripts/unpack.py",
-        code=code("data/archives.py", "data/zip_extent.py"),
+        code=code("data/archives.py", "data/zip_extent.py", "data/tars.py", "data/folders.py"),
         receipt="<data>/archives/{source}.json",
     output:
         directory("<data>/raw/{source}"),
@@ -63,7 +69,7 @@ rule unpack_archive:
 rule read_source:
     input:
         script="scripts/read_source.py",
-        code=code("data/inspection.py", "data/readers.py", "data/coco_vid.py", "data/images.py"),
+        code=code(*(f"data/{name}.py" for name in READING)),
         raw="<data>/raw/{source}",
     output:
         directory("<data>/index/sources/{source}"),
@@ -82,7 +88,7 @@ rule read_source:
 rule build_index:
     input:
         script="scripts/build_index.py",
-        code=code("data/index.py", "data/duplicates.py", "data/errata.py", "data/inspection.py"),
+        code=code(*(f"data/{name}.py" for name in ("index", "duplicates", "errata", "layout", "coco_vid"))),
         sources=expand("<data>/index/sources/{source}", source=config["sources"]),
     output:
         images="<data>/index/images.csv",
@@ -143,7 +149,7 @@ rule split_images:
 rule pack_images:
     input:
         script="scripts/pack.py",
-        code=code("data/packing.py", "data/images.py"),
+        code=code("data/packing.py", "data/images.py", "data/grey.py", "data/dicom.py"),
         images="<data>/index/images.csv",
         raw=lambda w: expand("<data>/raw/{source}", source=sources_of(w.task)),
     output:

@@ -17,18 +17,20 @@ CODE["segmentation"] = Code(
         *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("segmenters", "backbones", "classifier", "published")),
     ],
-    metrics=["data/masks.py", "data/images.py", "data/views.py"],
+    metrics=[f"data/{name}.py" for name in ("masks", "images", "grey", "dicom", "views")],
 )
 
 
 rule make_masks:
     input:
         script="scripts/make_masks.py",
-        code=code("data/masks.py", "data/images.py", "data/views.py"),
+        code=code("data/masks.py", "data/images.py", "data/grey.py", "data/dicom.py", "data/views.py"),
         split="<data>/splits/{protocol}/segmentation.csv",
         images="<data>/index/images.csv",
         annotations="<data>/index/annotations.csv",
-        raw=expand("<data>/raw/{source}", source=sources_of("segmentation")),
+        raw=expand(
+            "<data>/{place}/{source}", place=["raw", "index/sources"], source=sources_of("segmentation")
+        ),
     output:
         directory(INPUTS["masks"]),
     log:

@@ -5,7 +5,7 @@
 ENGINE = [
     *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "prediction")),
     *(f"engine/{name}.py" for name in ("progress", "provenance", "runs", "signals", "timing", "training")),
-    *("data/images.py", "data/packing.py"),
+    *(f"data/{name}.py" for name in ("images", "grey", "dicom", "packing")),
     *(f"models/{name}.py" for name in ("initial", "inputs", "rules", "weights")),
 ]
 

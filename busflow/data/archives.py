@@ -16,7 +16,9 @@ import py7zr
 from py7zr.io import Py7zIO, WriterFactory
 
 from busflow import files
+from busflow.data.folders import copy_listed, folder_of
 from busflow.data.progress import progress
+from busflow.data.tars import extract_tar
 from busflow.data.zip_extent import ambiguity
 from busflow.errors import BusflowError
 
@@ -37,8 +39,11 @@ def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None
     """Unpack a fetched archive into a folder that does not exist yet.
 
     Args:
-        archive: a ``.zip`` or ``.7z`` file.
-        receipt: the JSON that was written when it was fetched; its ``sha256`` must be the archive's.
+        archive: a ``.zip``, ``.7z`` or ``.tar.gz`` file; or the list of the files of a ``folder:``, which
+        are copied.
+        receipt: the JSON that was written when it was fetched; its ``sha256`` must be the archive's. Files
+        that it
+            names under ``also`` lie beside the archive and are copied into ``folder``.
         folder: where the archive's tree goes, top folder included. It appears in one rename, when all of
             it is on the disk; while it is being filled it is called ``.<name>.partial`` and lies beside.
 
@@ -47,19 +52,26 @@ def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None
             member that could leave the folder, hide another or fill the disk; or ``folder`` is not empty.
     """
     archive, folder = Path(archive), Path(folder).resolve()
-    expected, found = _fetched_sha256(receipt), files.sha256(archive)
-    if found != expected:
-        raise BusflowError(
-            f"{archive} is not the file that was fetched (its sha256 is {found}, {receipt} says {expected}); "
-            "fetch it again"
-        )
+    fetched = _read_receipt(receipt)
+    _check_fetched(archive, fetched["sha256"], receipt)
     if folder.exists() and any(folder.iterdir()):
         raise BusflowError(f"{folder} is not empty; remove it, then unpack again")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
     partial.mkdir(parents=True)
     try:
-        count, size = extract(archive, partial)
+        if (source := folder_of([fetched.get("url", "")])) is not None:
+            count, size = copy_listed(source, archive, partial)
+        else:
+            count, size = extract(archive, partial)
+        for also in fetched.get("also", []):
+            beside, target = archive.with_name(also["file"]), partial / also["file"]
+            _check_fetched(beside, also["sha256"], receipt)
+            if target.exists():
+                raise BusflowError(
+                    f"{archive} holds {also['file']} already; take it out of the source's also"
+                )
+            shutil.copyfile(beside, target)
         os.sync()  # one call instead of an fsync for each of thousands of files
         partial.rename(folder)
         files.sync_folder(folder.parent)
@@ -68,9 +80,18 @@ def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None
     log.info("%s: %d files, %.1f MB unpacked into %s", archive.name, count, size / 1e6, folder)
 
 
-def _fetched_sha256(receipt: Path | str) -> str:
+def _check_fetched(file: Path, expected: str, receipt: Path | str) -> None:
+    if (found := files.sha256(file)) != expected:
+        raise BusflowError(
+            f"{file} is not the file that was fetched (its sha256 is {found}, {receipt} says {expected}); "
+            "fetch it again"
+        )
+
+
+def _read_receipt(receipt: Path | str) -> dict:
     try:
-        return files.read_json(receipt)["sha256"]
+        fetched = files.read_json(receipt)
+        return fetched | {"sha256": fetched["sha256"]}
     except (ValueError, TypeError, KeyError) as error:
         raise BusflowError(
             f"{receipt} is no receipt of a fetched archive; delete it and fetch it again"
@@ -83,14 +104,14 @@ def extract(archive: Path, folder: Path) -> tuple[int, int]:
     All names are checked before the first byte is written, and sizes while bytes are written: what the
     archive's own headers say about sizes is not trusted.
     """
-    extractors = {".zip": _extract_zip, ".7z": _extract_7z}
-    extractor = extractors.get(archive.suffix.lower())
-    if extractor is None:
-        raise BusflowError(f"{archive} is neither a .zip nor a .7z archive; repack it as one of them")
+    extractors = {".zip": _extract_zip, ".7z": _extract_7z, ".tar.gz": extract_tar, ".tgz": extract_tar}
+    fitting = [each for suffix, each in extractors.items() if archive.name.lower().endswith(suffix)]
+    if not fitting:
+        raise BusflowError(f"{archive} is neither a .zip nor a .7z nor a .tar.gz; repack it as one of them")
     tree = _Tree(archive, folder)
     try:
         with tree.bar:
-            extractor(archive, tree)
+            fitting[0](archive, tree)
     except BusflowError:
         raise
     except Exception as error:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,22 +43,36 @@ class Box:
     name: str
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A lesion's polygons or run lengths as a COCO file has them; ``name`` is for messages."""
+
+    segmentation: object
+    name: str
+
+
 @dataclass
 class FrameList:
     """What one list holds, by file name of the frame: its boxes, and its size in pixels where it is given.
 
-    ``problems`` are (file name or "", reason) of the rest.
+    ``outlines`` are those of the boxes that have one, ``records`` the frames' own entries. ``problems`` are
+    (file name or "", reason) of the rest.
     """
 
     boxes: dict[str, list[Box]] = field(default_factory=dict)
+    outlines: dict[str, list[Outline]] = field(default_factory=dict)
+    records: dict[str, dict] = field(default_factory=dict)
     sizes: dict[str, tuple[object, object]] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_frame_list(path: Path, labels: tuple[str, ...]) -> FrameList:
-    """Read a COCO-VID file; a bad record is left out and named in ``problems``.
+def read_frame_list(
+    path: Path, labels: tuple[str, ...], label_of: Callable[[str], str | None] = str
+) -> FrameList:
+    """Read a COCO or COCO-VID file; a bad record is left out and named in ``problems``.
 
-    Box geometry is not checked here: that needs the frame's size.
+    Box geometry is not checked here: that needs the frame's size. ``label_of`` gives the label that a
+    category stands for, or None.
 
     Raises:
         BusflowError: the file as a whole is damaged: not JSON, without frames, boxes or categories, or with
@@ -71,7 +85,7 @@ def read_frame_list(path: Path, labels: tuple[str, ...]) -> FrameList:
     records = {key: _list(content, key, path) for key in FIELDS}
     frames = FrameList()
     named = _well_formed(records, "categories", path, frames)
-    categories = {record["id"]: record["name"] for record in named}
+    categories = {record["id"]: label_of(record["name"]) or record["name"] for record in named}
     if frames.problems or len(categories) < len(records["categories"]):
         raise BusflowError(f"{path}: every entry of categories needs an id of its own and a name")
 
@@ -95,6 +109,8 @@ def read_frame_list(path: Path, labels: tuple[str, ...]) -> FrameList:
             frames.problems.append((frame, problem))
         else:
             frames.boxes[frame].append(box)
+            if annotation.get("segmentation"):
+                frames.outlines[frame].append(Outline(annotation["segmentation"], box.name))
         seen.add(annotation["id"])
     return frames
 
@@ -112,7 +128,7 @@ def _list_frames(records: dict, path: Path, frames: FrameList) -> dict[float, st
             frames.problems.append((name, f"listed twice: {path.name} has it under two image ids"))
         else:
             names[image["id"]] = name
-            frames.boxes[name] = []
+            frames.boxes[name], frames.outlines[name], frames.records[name] = [], [], image
             if "width" in image or "height" in image:
                 frames.sizes[name] = (image.get("width"), image.get("height"))
     return names

@@ -8,7 +8,7 @@ import pandas as pd
 
 from busflow.data.duplicates import find_duplicates, groups
 from busflow.data.errata import correct
-from busflow.data.inspection import QUARANTINE_COLUMNS, WITH_IMAGE
+from busflow.data.layout import QUARANTINE_COLUMNS, REMARKS, WITH_IMAGE
 from busflow.errors import BusflowError
 from busflow.files import remove_temporaries, write_csv
 
@@ -62,11 +62,14 @@ def build_index(folders: list[Path], settings: dict, output: Path) -> None:
 def check_budget(folder: Path, max_share: float) -> None:
     """Refuse a source of which more than ``max_share`` (0..1) of the files have a quarantine row.
 
+    Rows that only remark on what stays in (``REMARKS``) do not count.
+
     Raises:
         BusflowError: names the source, the share, the commonest reasons and what to do. The list it
             points to is the source's own, which outlives the failed job.
     """
     quarantine = _read(folder / "quarantine.csv")
+    quarantine = quarantine[~quarantine["reason"].str.startswith(REMARKS)]
     files = {*_read(folder / "images.csv")["path"], *_read(folder / "annotations.csv")["mask_path"]} - {""}
     bad = set(quarantine["path"])
     share = len(bad) / len(files | bad)

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from busflow.data.images import (
     UnusableImage,
     check_contrast,
     decode,
-    decode_mask,
     pixel_sha256,
     thumbnail,
 )
-from busflow.data.readers import READERS, ImageFile, Layout
-from busflow.errors import BusflowError
+from busflow.data.layout import QUARANTINE_COLUMNS, WITH_IMAGE, ImageFile, Layout, MaskRule
+from busflow.data.lesions import lesions_of
+from busflow.data.readers import read_layout
 from busflow.files import atomic, write_csv
 
 IMAGE_COLUMNS = [
@@ -37,8 +38,6 @@ IMAGE_COLUMNS = [
     "upstream_split",
 ]
 ANNOTATION_COLUMNS = ["annotation_id", "image_id", "label", "x", "y", "w", "h", "area", "mask_path"]
-QUARANTINE_COLUMNS = ["source", "path", "image_id", "reason", "scope"]
-WITH_IMAGE = "left out with its image"
 MAX_COORDINATE = 1e6
 
 logger = logging.getLogger(__name__)
@@ -57,6 +56,9 @@ class _Findings:
 def read_source(source: str, settings: dict, raw: Path, output: Path, threads: int) -> None:
     """Write a source's ``images.csv, annotations.csv, quarantine.csv, thumbnails.npy`` into ``output``.
 
+    Masks in colours, with a threshold or as outlines are written to ``output``'s folder ``masks`` as binary
+    PNG.
+
     ``thumbnails.npy`` is uint8 [N, 64, 64], row i belonging to row i of ``images.csv`` (sorted by
     image_id). A quarantine row has an image_id when that image is left out; without one it tells of
     something smaller: a stray file, a single box.
@@ -69,15 +71,11 @@ def read_source(source: str, settings: dict, raw: Path, output: Path, threads: i
     Raises:
         BusflowError: unknown reader, or not the dataset's layout.
     """
-    if settings["reader"] not in READERS:
-        raise BusflowError(
-            f"sources.{source}.reader is {settings['reader']!r}, which is not known; "
-            f"known are {', '.join(READERS)}"
-        )
-    layout = READERS[settings["reader"]](raw)
+    layout = read_layout(f"sources.{source}.reader", settings["reader"], raw)
     images, problems = _with_ids(source, layout)
+    masks = [output / "masks" / image_id.partition("/")[2] for image_id in images]
     with ThreadPoolExecutor(threads) as pool:
-        findings = list(pool.map(_inspect, images.values(), images))
+        findings = list(pool.map(_inspect, images.values(), images, masks, repeat(layout.mask_rule)))
     for found in findings:
         problems += found.problems
     usable = sorted((found for found in findings if found.image), key=lambda found: found.image["image_id"])
@@ -106,31 +104,39 @@ def read_source(source: str, settings: dict, raw: Path, output: Path, threads: i
 def _with_ids(source: str, layout: Layout) -> tuple[dict[str, ImageFile], list[tuple[Path, str, str]]]:
     """Images by id, and the problems known before any file is opened."""
     images, problems = {}, []
+
+    def id_of(path: Path) -> str:
+        return f"{source}/{path.relative_to(layout.root).with_suffix('').as_posix()}"
+
     for image in layout.images:
-        image_id = f"{source}/{image.path.relative_to(layout.root).with_suffix('').as_posix()}"
+        image_id = id_of(image.path)
         if image_id in images:
             twin = images[image_id].path.name
             problems.append((image.path, image_id, f"duplicate id: {image_id} is {twin} already"))
         else:
             images[image_id] = image
     problems += [(path, "", reason) for path, reason in layout.problems]
+    problems += [(path, id_of(path), reason) for path, reason in layout.left_out]
     return images, problems
 
 
-def _inspect(image: ImageFile, image_id: str) -> _Findings:
+def _inspect(image: ImageFile, image_id: str, masks: Path, rule: MaskRule | None) -> _Findings:
     data = image.path.read_bytes()
     try:
         grey = decode(data, image.path.suffix)
         check_contrast(grey)
-        lesions = [] if image.masks is None else _lesions(image, grey.shape)
+        label, lesions = image.label, []
+        if image.masks is not None:
+            label, lesions = lesions_of(image, grey.shape, rule, masks)
     except UnusableImage as problem:
         problems = [(image.path, image_id, str(problem))]
-        problems += [(path, image_id, f"{WITH_IMAGE}: {problem}") for path in image.masks or []]
+        own = [path for path in image.masks or [] if isinstance(path, Path)]
+        problems += [(path, image_id, f"{WITH_IMAGE}: {problem}") for path in own]
         return _Findings(problems=problems)
 
     height, width = grey.shape
     found = _Findings(thumbnail=thumbnail(grey))
-    for box in image.boxes:
+    for box in image.boxes if image.masks is None else []:
         try:
             _check_belongs(box, image, width, height)
             x, y, w, h = clipped(box, width, height)
@@ -145,7 +151,7 @@ def _inspect(image: ImageFile, image_id: str) -> _Findings:
     ]
     found.image = {
         "image_id": image_id,
-        "label": image.label,
+        "label": label,
         "path": image.path.as_posix(),
         "width": width,
         "height": height,
@@ -181,30 +187,3 @@ def clipped(box: Box, width: int, height: int) -> tuple[float, float, float, flo
     if left >= right or top >= bottom:
         raise UnusableImage(f"box outside: {box.name} is {list(box.xywh)}, the frame {width} × {height} px")
     return left, top, right - left, bottom - top
-
-
-def _lesions(image: ImageFile, shape: tuple[int, int]) -> list[dict]:
-    """One lesion per mask file: stray specks of a pixel or two must not become lesions of their own."""
-    if image.label != "normal" and not image.masks:
-        raise UnusableImage("missing mask: a lesion needs at least one")
-    lesions = []
-    for path in image.masks:
-        mask = decode_mask(path, shape)
-        if image.label == "normal" and mask.any():
-            raise UnusableImage(f"lesion in a normal: {path.name} is not empty")
-        if image.label != "normal" and not mask.any():
-            raise UnusableImage(f"empty mask: {path.name} shows no lesion")
-        if image.label != "normal":
-            lesions.append({"label": image.label, **_bounds(mask), "mask_path": path.as_posix()})
-    return lesions
-
-
-def _bounds(mask: np.ndarray) -> dict:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return {
-        "x": columns[0],
-        "y": rows[0],
-        "w": columns[-1] - columns[0] + 1,
-        "h": rows[-1] - rows[0] + 1,
-        "area": np.count_nonzero(mask),
-    }

@@ -1,16 +1,19 @@
-"""One reader per dataset: it looks at the folder layout and says what is there.
+"""Readers look at a dataset's folders and say what is there; they decode nothing.
 
-A reader decodes nothing. To add a dataset, write a function ``raw folder → Layout``, put it into
-``READERS`` and name it in the config (``sources.<id>.reader``).
+Most datasets need no code: the config describes them for one of the readers in ``DESCRIBED``. Those of the
+paper are read by a function each, which knows all that can be wrong with them.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from busflow.data.coco_vid import Box, read_frame_list
+from busflow.data.coco import read_coco
+from busflow.data.coco_vid import read_frame_list
+from busflow.data.layout import ImageFile, Layout
+from busflow.data.named import read_named
+from busflow.data.table import read_table
 from busflow.errors import BusflowError
 from busflow.labels import LABELS
 
@@ -18,33 +21,6 @@ LIN_LISTS = {"train": "imagenet_vid_train_15frames.json", "val": "imagenet_vid_v
 BUSI_MASK = re.compile(r"(?P<image>.+)_mask(_\d+)?")
 RODRIGUES_IMAGE = re.compile(r"us(?P<number>[1-9]\d*)")
 RODRIGUES_SERIES = 5
-
-
-@dataclass
-class ImageFile:
-    """An image and what its dataset says of it.
-
-    ``unit`` names what is independent of all else (a video, a series, the image itself) by a path below
-    the layout's root. ``listed_size`` is the width and height that the list of the boxes gives, unchecked;
-    None when it gives none. ``masks`` is None when the dataset has no masks.
-    """
-
-    path: Path
-    label: str
-    unit: str
-    upstream_split: str = ""
-    boxes: list[Box] = field(default_factory=list)
-    listed_size: tuple[object, object] | None = None
-    masks: list[Path] | None = None
-
-
-@dataclass
-class Layout:
-    """A dataset's files. Image ids are paths below ``root``; ``problems`` are (path, reason)."""
-
-    root: Path
-    images: list[ImageFile] = field(default_factory=list)
-    problems: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def lin(raw: Path) -> Layout:
@@ -136,6 +112,40 @@ def rodrigues(raw: Path) -> Layout:
 
 
 READERS: dict[str, Callable[[Path], Layout]] = {"lin": lin, "busi": busi, "rodrigues": rodrigues}
+
+
+def read_layout(key: str, reader: str | dict, raw: Path) -> Layout:
+    """What a dataset holds.
+
+    Args:
+        key: where the config names the reader, for messages.
+        reader: one of ``READERS``, or ``{kind: description}`` with one of ``DESCRIBED``.
+        raw: folder of the unpacked archive.
+
+    Raises:
+        BusflowError: unknown reader, or not the dataset's layout.
+    """
+    if isinstance(reader, dict):
+        kind, spec = next(iter(reader.items()))
+        return DESCRIBED[kind](raw, spec, f"{key}.{kind}")
+    if reader not in READERS:
+        raise BusflowError(
+            f"{key} is {reader!r}, which is not known; known are {', '.join(READERS)}, "
+            f"and descriptions of {', '.join(DESCRIBED)}"
+        )
+    return READERS[reader](raw)
+
+
+def _with_find(read: Callable) -> Callable[[Path, dict, str], Layout]:
+    return lambda raw, spec, key: read(raw, spec, key, _find)
+
+
+DESCRIBED: dict[str, Callable[[Path, dict, str], Layout]] = {
+    "table": _with_find(read_table),
+    "folders": read_named,
+    "pairs": read_named,
+    "coco": _with_find(read_coco),
+}
 
 
 def _find(raw: Path, *names: str) -> Path:

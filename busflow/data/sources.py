@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from busflow import files
+from busflow.data.download import check_size
+from busflow.data.folders import folder_of, write_manifest
 from busflow.data.transfers import transfer
 from busflow.errors import BusflowError
 
-SIGNATURES = {".zip": b"PK", ".7z": b"7z\xbc\xaf\x27\x1c"}
+SIGNATURES = {".zip": b"PK", ".7z": b"7z\xbc\xaf\x27\x1c", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
 WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 PHANTOM = "phantom:"
 BY_HAND = "dropped by hand"
@@ -45,25 +47,62 @@ class Refused(BusflowError):
 
 
 def fetch_source(source: str, settings: dict, archives: Path | str, receipt: Path | str) -> None:
-    """Bring the archive of one source to the folder ``archives`` and write its receipt.
+    """Bring the files of one source to the folder ``archives`` and write their receipt.
+
+    Data in a folder (``folder:``) stay where they are: a list of their hashes takes the archive's place.
 
     Args:
         settings: the source's part of the config: ``archive`` (file name), ``urls``, ``sha256`` (hex or
-            None), ``max_bytes``, ``homepage`` (or None), ``licence``, ``citation``.
+            None), ``max_bytes``, ``homepage`` (or None), ``licence``, ``citation``; perhaps ``also``, what
+            is needed
+            beside the archive: ``{file name: {urls, sha256}}``.
 
     Raises:
-        BusflowError: as ``fetch_file``, or ``archive`` is no plain file name.
+        BusflowError: as ``fetch_file``, or ``archive`` is no plain file name, or the folder is not as it
+        should be.
     """
     name, terms = settings["archive"], {key: settings[key] for key in ("licence", "citation")}
-    upstream = settings["homepage"] or terms["citation"]
+    path, folder = _place(source, name, archives), folder_of(settings["urls"])
+    upstream, limit = settings["homepage"] or terms["citation"], settings["max_bytes"]
+    if folder is None:
+        fetched = fetch_file(settings["urls"], path, settings["sha256"], upstream, limit)
+    else:
+        fetched = _list_folder(folder, settings["urls"][0], path, settings["sha256"], limit)
+    written = {"source": source, "file": name, **asdict(fetched), **terms}
+    if also := settings.get("also"):
+        written["also"] = [
+            {"file": file, **asdict(_fetch_also(source, file, entry, archives, upstream, limit))}
+            for file, entry in also.items()
+        ]
+    files.write_json(receipt, written)
+
+
+def _place(source: str, name: str, archives: Path | str) -> Path:
     if "/" in name or len(name.encode(errors="replace")) > MAX_NAME:
         raise BusflowError(
             f"sources.{source}.archive (or weights.{source}.file) is {name[:MAX_NAME]!r}: "
             f"make it a plain file name without slashes, of at most {MAX_NAME} bytes"
         )
-    path = files.below(Path(archives), name)
-    fetched = fetch_file(settings["urls"], path, settings["sha256"], upstream, settings["max_bytes"])
-    files.write_json(receipt, {"source": source, "file": name, **asdict(fetched), **terms})
+    return files.below(Path(archives), name)
+
+
+def _fetch_also(
+    source: str, name: str, entry: dict, archives: Path | str, upstream: str, limit: int
+) -> Fetched:
+    path = _place(source, name, archives)
+    return fetch_file(entry["urls"], path, entry.get("sha256"), upstream, limit)
+
+
+def _list_folder(folder: Path, url: str, manifest: Path, sha256: str | None, max_bytes: int) -> Fetched:
+    size = write_manifest(folder, manifest)
+    check_size(size, max_bytes)
+    found = files.sha256(manifest)
+    if sha256 not in (None, found):
+        raise BusflowError(
+            f"{folder} is not what it was: the sha256 of the list of its files, {manifest}, is {found}, "
+            f"the config says {sha256}; put the right files there, or correct sha256"
+        )
+    return Fetched(found, size, url)
 
 
 def fetch_file(

@@ -28,6 +28,14 @@ def read(raw: Path, reader: str, threads=1) -> tuple[pd.DataFrame, pd.DataFrame,
     return tuple(pd.read_csv(output / f"{name}.csv", keep_default_na=False) for name in names)
 
 
+def read_described(raw: Path, reader: dict, source="mine") -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The same for a dataset that the config describes."""
+    output = raw.parent / "index" / source
+    read_source(source, {"reader": reader}, raw, output, threads=1)
+    names = ("images", "annotations", "quarantine")
+    return tuple(pd.read_csv(output / f"{name}.csv", keep_default_na=False) for name in names)
+
+
 def reasons(quarantine: pd.DataFrame, raw: Path) -> dict[str, str]:
     assert (quarantine["scope"] == "all").all()
     return {

@@ -4,6 +4,7 @@ import json
 import stat
 import subprocess
 import sys
+import tarfile
 import types
 import unicodedata
 import warnings
@@ -49,13 +50,31 @@ def make_7z(path, members, mode=0, **options):
                 entry["attributes"] = stat.FILE_ATTRIBUTE_DIRECTORY
 
 
-@pytest.fixture(params=[".zip", ".7z"])
+def make_tar(path, members, mode=0):
+    with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name.rstrip("/") if name.strip("/") else name)
+            info.size = len(data)
+            kinds = {
+                stat.S_IFLNK: tarfile.SYMTYPE,
+                stat.S_IFIFO: tarfile.FIFOTYPE,
+                stat.S_IFCHR: tarfile.CHRTYPE,
+                stat.S_IFBLK: tarfile.BLKTYPE,
+                stat.S_IFSOCK: tarfile.LNKTYPE,  # tar has no sockets, but hard links
+            }
+            info.type = kinds.get(stat.S_IFMT(mode), tarfile.REGTYPE)
+            if name.endswith("/"):
+                info.type = tarfile.DIRTYPE
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture(params=[".zip", ".7z", ".tar.gz"])
 def make(request, tmp_path):
     """A function that writes an archive, of both kinds in turn, and returns its path."""
 
     def make(members, **options):
         path = tmp_path / f"set{request.param}"
-        {".zip": make_zip, ".7z": make_7z}[request.param](path, members, **options)
+        {".zip": make_zip, ".7z": make_7z, ".tar.gz": make_tar}[request.param](path, members, **options)
         return path
 
     return make
@@ -374,7 +393,7 @@ def test_a_damaged_receipt_is_named(make, content):
 
 def test_an_archive_of_another_kind_is_refused(tmp_path):
     (tmp_path / "set.rar").write_bytes(b"Rar!")
-    assert "is neither a .zip nor a .7z archive" in refusal(tmp_path / "set.rar")
+    assert "is neither a .zip nor a .7z nor a .tar.gz" in refusal(tmp_path / "set.rar")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(make):

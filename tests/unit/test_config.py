@@ -11,11 +11,12 @@ from busflow.config import SWINS, Text, check, check_files, check_networks, reso
 from busflow.errors import BusflowError
 from busflow.models.detectors import SWINS as OF_DETECTORS
 
+ARCHIVE = {"archive": "set.zip", "urls": []}
 CONFIG = {
     "root": ".",
     "sources": {
-        "lin": {"tasks": ["classification", "detection"]},
-        "busi": {"tasks": ["classification", "segmentation"]},
+        "lin": {"tasks": ["classification", "detection"], **ARCHIVE, "reader": "lin"},
+        "busi": {"tasks": ["classification", "segmentation"], **ARCHIVE, "reader": "busi"},
     },
     "training": {"classification": {"network": {}}, "detection": {}, "segmentation": {}},
     "weights": {},

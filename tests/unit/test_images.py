@@ -95,10 +95,27 @@ def test_content_of_another_format_than_the_suffix_is_refused():
     assert refusal(encoded(GREY), ".bmp") == "wrong suffix: the content is PNG, the name says BMP"
 
 
-def test_sixteen_bits_are_refused_in_grey_and_in_colour():
-    grey = GREY.astype(np.uint16) * 257
-    colour = cv2.imencode(".png", np.dstack([grey] * 3))[1].tobytes()
-    assert refusal(encoded(grey)) == refusal(colour) == "unsupported pixels: 16 bits per channel"
+def test_sixteen_bits_are_refused_in_colour():
+    colour = cv2.imencode(".png", np.dstack([GREY.astype(np.uint16) * 257] * 3))[1].tobytes()
+    assert refusal(colour) == "unsupported pixels: 16 bits per channel in colour"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("factor", [1, 257])
+def test_8_bits_that_were_stored_in_16_come_back_as_they_were(kind, factor):
+    data = encoded(GREY.astype(np.uint16) * np.uint16(factor), kind)
+    np.testing.assert_array_equal(decode(data, f".{kind.lower()}"), GREY)
+
+
+def test_sixteen_bits_are_scaled_by_the_depth_they_use_whatever_a_few_pixels_say():
+    wide = np.linspace(0, 4095, 2000).reshape(40, 50).round().astype(np.uint16)
+    wide[0, :1] = 65535  # one of 2000: a mark burnt in white
+    shown = decode(encoded(wide), ".png")
+    expected = np.minimum(np.rint(wide / 4095 * 255), 255)
+    assert np.abs(shown - expected).max() <= 0.5
+    wide[0, :4] = 65535
+    assert decode(encoded(wide), ".png")[0, :4].min() == 255
+    assert decode(encoded(wide), ".png").max(axis=1)[1:].max() == 16  # now the picture does use 16 bits
 
 
 def test_cmyk_is_refused():
@@ -106,10 +123,17 @@ def test_cmyk_is_refused():
     assert refusal(data, ".jpg") == "unsupported pixels: colour mode CMYK"
 
 
-def test_an_image_that_is_stored_rotated_is_refused():
+@pytest.mark.parametrize(
+    ("orientation", "shown"), [(6, np.rot90(GREY, -1)), (3, GREY[::-1, ::-1]), (2, GREY[:, ::-1])]
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_an_image_that_is_stored_rotated_is_turned(kind, orientation, shown):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    assert refusal(encoded(GREY, exif=exif)).startswith("rotated: EXIF orientation is 6")
+    exif[0x0112] = orientation
+    smooth = cv2.GaussianBlur(shown, (5, 5), 0)
+    stored = {6: np.rot90(smooth), 3: smooth[::-1, ::-1], 2: smooth[:, ::-1]}[orientation]
+    turned = decode(encoded(np.ascontiguousarray(stored), kind, exif=exif), f".{kind.lower()}")
+    assert np.abs(turned.astype(int) - smooth).max() <= (12 if kind == "JPEG" else 0)
 
 
 @pytest.mark.parametrize("side", [7_072, 100_000])

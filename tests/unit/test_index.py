@@ -189,6 +189,15 @@ def test_the_budget_is_a_share_that_may_just_be_reached(study):
         check_budget(folder, 1 / 15 - 1e-6)
 
 
+def test_a_remark_on_what_stays_in_is_no_part_of_the_budget(tmp_path):
+    for name in ("benign/p1_a.png", "malignant/p1_b.png"):
+        save(tmp_path / "raw" / name, picture())
+    for reader in ({"folders": {}}, {"folders": {"unit": r"(?P<unit>p\d)"}}):
+        read_source("mine", {"reader": reader}, tmp_path / "raw", tmp_path / "mine", threads=1)
+        assert len((tmp_path / "mine" / "quarantine.csv").read_text().splitlines()) == 2
+        check_budget(tmp_path / "mine", 0)
+
+
 def test_a_source_given_twice_is_an_error(study):
     folders = study.read()
     with pytest.raises(BusflowError, match=r"lin/benign/x1a/000000 is in the sources twice"):

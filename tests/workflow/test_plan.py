@@ -159,6 +159,32 @@ def test_a_unit_depends_on_all_the_code_that_it_runs(demo, task):
         assert imported(f"busflow/{room}/{task}.py") - shared - set(inputs) == set(), verb
 
 
+@pytest.mark.parametrize(
+    ("rule", "module"),
+    [
+        ("unpack_archive", "archives"),
+        ("read_source", "inspection"),
+        ("build_index", "index"),
+        ("pack_images", "packing"),
+        ("make_masks", "masks"),
+    ],
+)
+def test_a_rule_on_data_depends_on_all_the_code_that_it_runs(demo, rule, module):
+    shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")} | {"busflow/data/progress.py"}
+    inputs = re.search(rf"rule {rule}:\n +input: (.*)", demo()).group(1).split(", ")
+    assert imported(f"busflow/data/{module}.py") - shared - set(inputs) == set()
+
+
+def test_a_folder_of_images_and_a_table_are_four_lines_of_config(tmp_path):
+    (tmp_path / "hospital").mkdir()
+    table = {"file": "cases.csv", "image": "file", "label": "diagnosis", "unit": "patient"}
+    hospital = {"urls": [f"folder:{tmp_path}/hospital"], "reader": {"table": table}}
+    sources = {"lin": None, "busi": None, "rodrigues": None, "hospital": hospital}
+    models = {"classification": ["convnext_atto"]}
+    planned = jobs(dry_run("--configfile", write(tmp_path, sources=sources, only=models)).stdout)
+    assert (planned["unpack_archive"], planned["train_classification"]) == (1, 2)
+
+
 def test_the_papers_study_takes_over_no_hyperparameter_of_the_demonstration():
     demo, paper = (yaml.safe_load((ROOT / path).read_text()) for path in ("config.yaml", "config/paper.yaml"))
     architecture = {"label", "timm", "detector", "backbone", "neck", "assigner", "segmenter"}

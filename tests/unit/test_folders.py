@@ -1,0 +1,140 @@
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from busflow import files
+from busflow.data.archives import unpack
+from busflow.data.folders import folder_state
+from busflow.data.sources import fetch_source
+from busflow.errors import BusflowError
+
+TERMS = {"licence": "own", "citation": "us", "homepage": None, "max_bytes": 1000, "sha256": None}
+
+
+@pytest.fixture
+def hospital(tmp_path) -> Path:
+    folder = tmp_path / "hospital"
+    (folder / "a b").mkdir(parents=True)
+    (folder / "a b" / "é.jpg").write_bytes(b"1" * 100)
+    (folder / "cases.csv").write_text("file\n")
+    return folder
+
+
+def fetch(hospital: Path, **settings) -> dict:
+    entry = {"archive": "hospital.sha256sums", "urls": [f"folder:{hospital}"], **TERMS, **settings}
+    archives = hospital.parent / "archives"
+    fetch_source("hospital", entry, archives, archives / "hospital.json")
+    return json.loads((archives / "hospital.json").read_text())
+
+
+def copied(hospital: Path) -> Path:
+    archives = hospital.parent / "archives"
+    unpack(archives / "hospital.sha256sums", archives / "hospital.json", hospital.parent / "raw")
+    return hospital.parent / "raw"
+
+
+def test_a_folder_is_listed_as_sha256sum_does_and_copied(hospital):
+    (hospital / ".DS_Store").write_bytes(b"x")
+    receipt = fetch(hospital)
+    manifest = hospital.parent / "archives/hospital.sha256sums"
+    subprocess.run(["sha256sum", "-c", "--strict", manifest], cwd=hospital, check=True)
+    assert (receipt["sha256"], receipt["bytes"]) == (files.sha256(manifest), 105)
+    raw = copied(hospital)
+    assert (raw / "a b/é.jpg").read_bytes() == b"1" * 100
+    assert sorted(path.name for path in raw.rglob("*")) == ["a b", "cases.csv", "é.jpg"]
+
+
+def test_a_folder_that_may_only_be_read_is_enough(hospital):
+    before = sorted(hospital.rglob("*"))
+    (hospital / "a b").chmod(0o555)
+    hospital.chmod(0o555)
+    fetch(hospital)
+    raw = copied(hospital)
+    (raw / "new").touch()
+    hospital.chmod(0o755)
+    assert sorted(hospital.rglob("*")) == before
+
+
+def test_the_same_folder_gives_the_same_receipt_and_a_changed_one_another(hospital):
+    first, state = fetch(hospital), folder_state([f"folder:{hospital}"])
+    assert fetch(hospital) == first
+    assert folder_state([f"folder:{hospital}"]) == state
+    os.utime(hospital / "cases.csv", ns=(1, 1))
+    assert folder_state([f"folder:{hospital}"]) != state
+    assert fetch(hospital)["sha256"] == first["sha256"]
+    (hospital / "cases.csv").write_text("fine\n")
+    assert fetch(hospital)["sha256"] != first["sha256"]
+
+
+def test_only_folders_have_a_state():
+    assert folder_state(["https://example.org/a.zip"]) is None
+    assert folder_state(["folder:/no/such"]) == ""
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_a_file_that_changes_before_it_is_copied_is_named(hospital, how):
+    fetch(hospital)
+    path = hospital / "cases.csv"
+    path.write_text("other") if how == "changed" else path.unlink()
+    with pytest.raises(BusflowError, match=r"cases\.csv has changed since hospital\.sha256sums was written"):
+        copied(hospital)
+    assert not (hospital.parent / "raw").exists()
+
+
+def test_a_folder_that_is_not_the_pinned_one_is_refused(hospital):
+    fetch(hospital, sha256=fetch(hospital)["sha256"])
+    with pytest.raises(BusflowError, match="is not what it was: the sha256 of the list of its files"):
+        fetch(hospital, sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("bend", "said"),
+    [
+        (lambda f: (f / "link.jpg").symlink_to("/etc/hostname"), "'link.jpg' in .* leads out of the folder"),
+        (lambda f: (f / "link.jpg").symlink_to("gone.jpg"), "'link.jpg' in .* is no file"),
+        (lambda f: (f / "link").symlink_to(f / "a b"), "'link' in .* is no file"),
+        (lambda f: os.mkfifo(f / "pipe.jpg"), "'pipe.jpg' in .* is no file"),
+        (lambda f: (f / "a\nb.jpg").touch(), "has a name with a control character"),
+        (lambda f: (f / "a\\b.jpg").touch(), "has a name with a control character or backslash"),
+        (lambda f: (f / "large.jpg").write_bytes(bytes(1000)), "larger than max_bytes = 1000"),
+    ],
+)
+def test_what_cannot_be_copied_safely_is_named(hospital, bend, said):
+    bend(hospital)
+    with pytest.raises(BusflowError, match=said):
+        fetch(hospital)
+
+
+def test_a_link_inside_the_folder_is_copied_as_a_file(hospital):
+    (hospital / "again.jpg").symlink_to(hospital / "a b/é.jpg")
+    fetch(hospital)
+    again = copied(hospital) / "again.jpg"
+    assert again.read_bytes() == b"1" * 100 and not again.is_symlink()
+
+
+def test_a_folder_that_is_missing_or_empty_or_one_of_several_is_said(hospital, tmp_path):
+    with pytest.raises(BusflowError, match="nowhere is no folder; correct the url"):
+        fetch(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BusflowError, match="empty holds no file"):
+        fetch(tmp_path / "empty")
+    with pytest.raises(BusflowError, match="must be the only one of its source's urls"):
+        fetch(hospital, urls=[f"folder:{hospital}", "https://example.org/a.zip"])
+
+
+def test_files_beside_an_archive_are_fetched_hashed_and_copied_in(hospital, tmp_path):
+    (tmp_path / "labels.xlsx").write_bytes(b"PK table")
+    also = {"labels.xlsx": {"urls": [(tmp_path / "labels.xlsx").as_uri()], "sha256": None}}
+    receipt = fetch(hospital, also=also)
+    assert receipt["also"][0]["sha256"] == files.sha256(tmp_path / "labels.xlsx")
+    assert (copied(hospital) / "labels.xlsx").read_bytes() == b"PK table"
+
+
+def test_a_file_beside_that_the_archive_holds_already_is_an_error(hospital, tmp_path):
+    also = {"cases.csv": {"urls": [(hospital / "cases.csv").as_uri()]}}
+    fetch(hospital, also=also)
+    with pytest.raises(BusflowError, match=r"holds cases\.csv already"):
+        copied(hospital)
