@@ -13,6 +13,7 @@ import yaml
 
 from busflow.errors import BusflowError
 from busflow.files import write_json
+from busflow.protocols import check_protocols, with_labels
 from busflow.tasks import TASKS
 
 # YAML 1.1 takes a number with an exponent for text unless it has a point and the exponent a sign.
@@ -73,6 +74,8 @@ def check_files(paths: Iterable[Path | str]) -> None:
 def resolve(config: dict) -> dict:
     """A merged config without its nulls, the models that ``only`` leaves out, and sources that nothing needs.
 
+    Protocols without a label are called by their name.
+
     Raises:
         BusflowError: ``only`` names what the config lacks, or nothing is left to do.
     """
@@ -81,6 +84,7 @@ def resolve(config: dict) -> dict:
     if not models:
         raise BusflowError("the config has no model of any task; name some under models")
     config["models"] = models
+    config["protocols"] = with_labels(config.get("protocols", {}))
     sources = {
         name: source | {"tasks": [task for task in source["tasks"] if task in models or task not in TASKS]}
         if isinstance(source.get("tasks"), list)
@@ -95,7 +99,8 @@ def check(config: dict) -> None:
     """See that the parts of a validated config fit each other.
 
     Raises:
-        BusflowError: a task lacks data or hyperparameters, or a model's weights are not there.
+        BusflowError: a task lacks data or hyperparameters, a protocol cannot be made, or a model's weights are
+            not there.
     """
     for task, models in config["models"].items():
         if not any(task in source["tasks"] for source in config["sources"].values()):
@@ -106,6 +111,7 @@ def check(config: dict) -> None:
             raise BusflowError(f"models.{task} needs training.{task}, the hyperparameters of the task")
         for name, entry in models.items():
             _check_weights(f"models.{task}.{name}.pretrained", entry.get("pretrained"), config)
+    check_protocols(config)
 
 
 def check_networks(config: dict, memory: Path) -> None:

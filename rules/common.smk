@@ -14,6 +14,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from busflow.config import Text, check, check_files, check_networks, resolve
 from busflow.errors import BusflowError
+from busflow.protocols import division, families, whole
 from busflow.tasks import TASKS
 
 try:
@@ -30,6 +31,9 @@ except BusflowError as error:
 
 config["study"] = {key: Text(value) if value else value for key, value in config["study"].items()}
 
+# Protocols whose results stand for themselves, and those that are folds, by family.
+WHOLE = whole(config["protocols"])
+FOLDS = families(config["protocols"])
 STUDIED = [task for task in TASKS if task in config["models"]]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
@@ -96,7 +100,7 @@ def sources_of(task):
 
 
 def units(task, file, **only):
-    """One file of every trained unit of a task, or of those of one protocol or model."""
+    """One file of every trained unit of a task, or of those of some protocols or models."""
     wanted = {
         "protocol": list(config["protocols"]),
         "model": list(config["models"][task]),
