@@ -99,8 +99,8 @@ def check(config: dict) -> None:
     """See that the parts of a validated config fit each other.
 
     Raises:
-        BusflowError: a task lacks data or hyperparameters, a protocol cannot be made, or a model's weights are
-            not there.
+        BusflowError: a task lacks data or hyperparameters, a protocol cannot be made, or a model's weights
+            are not there.
     """
     for task, models in config["models"].items():
         if not any(task in source["tasks"] for source in config["sources"].values()):

@@ -50,11 +50,11 @@ INPUTS = {
 CODE = {}
 Code = namedtuple("Code", "engine metrics", defaults=[[]])
 
-# What a study presents, by file name: title, function of busflow/tables or busflow/figures, its files by option, and
-# the caption if it is not of the same name. Rooms add theirs.
+# What a study presents, by file name: title, function of busflow/tables or busflow/figures, its files by option, the
+# caption if it is not of the same name, and library files beyond those of all tables. Rooms add theirs.
 TABLES = {}
 FIGURES = {}
-Product = namedtuple("Product", "title function files caption", defaults=[None])
+Product = namedtuple("Product", "title function files caption code", defaults=[None, []])
 
 # Leakage of the protocols, where it is measured; and files that nothing else asks for.
 LEAKAGE = []
@@ -139,9 +139,27 @@ def place_in_registry(task):
     return lambda wildcards: list(config["models"][task]).index(wildcards.model)
 
 
-def splits(task):
-    """The split of a task under every protocol."""
-    return expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=task)
+def splits(task, protocols=config["protocols"]):
+    """The split of a task under every protocol, or under some."""
+    return expand("<data>/splits/{protocol}/{task}.csv", protocol=protocols, task=task)
+
+
+def crossval(task, **inputs):
+    """The table of a task's folds, if the study has any; ``inputs`` are what else an evaluation reads."""
+    folds = [protocol for family in FOLDS for protocol in family]
+    product = Product(
+        f"{task.capitalize()}: cross-validation",
+        f"crossval:{task}",
+        {
+            "predictions": units(task, TASKS[task].predictions, protocol=folds),
+            "scores": units(task, "scores.json", protocol=folds),
+            "splits": splits(task, folds),
+            **inputs,
+        },
+        "crossval",
+        CODE[task].metrics,
+    )
+    return {f"crossval_{task}": product} if folds else {}
 
 
 def as_options(inputs):

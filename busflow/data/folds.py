@@ -1,4 +1,4 @@
-"""Which fold tests each image: whole groups, each source's classes balanced, official folds where there are."""
+"""Which fold tests each image: whole groups, classes and sources balanced, official folds where there are."""
 
 import logging
 import re
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 def assign_folds(table: pd.DataFrame, of: int, seed: int) -> pd.Series:
     """The fold of each image, int 1 ... ``of``; the same whichever fold is asked for.
 
-    A source whose ``upstream_split`` holds the numbers of just so many folds (``1`` or ``fold1``, from 0 or 1)
-    keeps them. A group that they would divide goes whole to the fold of most of its images (the first of
+    A source whose ``upstream_split`` numbers just so many folds (``1`` or ``fold1``, from 0 or 1) keeps
+    them. A group that they would divide goes whole to the fold of most of its images (the first of
     several). All other groups are divided by scikit-learn's StratifiedGroupKFold.
 
     Args:

@@ -84,7 +84,10 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
             "models: {classification: {mine: {label: Mine, timm: 'local-dir:/x', batch_size: 4}}}",
             ["'local-dir:/x' does not match", "['mine']['timm']"],
         ),
-        ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
+        ("protocols: {mine: {label: Mine}}", ["'split' is a required property", "['protocols']['mine']"]),
+        ("protocols: {mine: {split: random}}", ["'random' is not one of", "['protocols']['mine']['split']"]),
+        ("protocols: {a-b: {split: grouped}}", ["'a-b' does not match", "['protocols']"]),
+        ("protocols: {mine: {split: grouped, fold: [1]}}", ["[1] is too short", "['mine']['fold']"]),
         (
             "sources: {busi: {tasks: [counting]}}",
             ["'counting' is not one of", "['sources']['busi']['tasks']"],
