@@ -68,16 +68,15 @@ class Claim(NamedTuple):
 
 
 class Evidence:
-    """The study's tables by name, leakage, and the study's settings.
+    """The study's tables by name, leakage by split, and the study's settings.
 
     For each split, ``paper`` and ``grouped``, speaks the first protocol of it that has neither folds nor
-    sources left out; ``protocols`` has its name, or None.
+    sources left out.
     """
 
     def __init__(self, tables: Iterable[Path], leakage: Iterable[Path], settings: dict) -> None:
         self.settings = settings
         self.tables = {Path(path).stem: pd.read_csv(path) for path in tables}
-        self.protocols = {split: plain(settings["protocols"], split) for split in RULES}
         for task, of_task in OF_TASKS.items():
             for name, columns in of_task.items():
                 # A study of folds alone has no results to show beside the paper's.
@@ -94,6 +93,11 @@ class Evidence:
             split: read_json(measured[name]) for split, name in self.protocols.items() if name in measured
         }
         check_tables(self.tables)
+
+    @property
+    def protocols(self) -> dict[str, str | None]:
+        """The name of the protocol that speaks for each split, or None."""
+        return {split: plain(self.settings["protocols"], split) for split in RULES}
 
     def rows(self, table: str, split: str, index: str) -> pd.DataFrame:
         """Rows of a table, by their ``index`` column, of the protocol of this split; empty without one."""
