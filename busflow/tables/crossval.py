@@ -9,7 +9,7 @@ import pandas as pd
 from busflow.files import read_json, sha256
 from busflow.metrics.pooled import evaluate_pooled
 from busflow.metrics.scores import at, scores
-from busflow.protocols import families, protocols
+from busflow.protocols import families
 from busflow.tables.table import Table, bold_best, number
 from busflow.units import Unit, by_protocol, units
 
@@ -108,22 +108,18 @@ def _table(
     splits = by_protocol(splits_paths, settings)
     predicted, scored = units(predictions_paths, settings), units(scores_paths, settings)
     rows, notes = [], []
-    for family in families(settings["protocols"]):
-        folds = [name for name in family if name in splits]
-        parts = []
-        for model in settings["models"][task]:
-            of_model = [
-                [u for u in found if u.model == model and u.protocol in folds]
-                for found in (predicted, scored)
-            ]
-            if of_model[0]:
-                label = settings["models"][task][model]["label"]
-                row = {"protocols": " ".join(folds), "division": _division(folds, settings), "model": model}
-                row |= {"label": label, "folds": len(folds)}
-                parts.append(row | _row(task, *of_model, splits, inputs))
-        if parts:
-            rows += parts
-            notes.append(_note(parts[0], {name: splits[name] for name in folds}, settings))
+    for folds in families(settings["protocols"]):
+        division = {"protocols": " ".join(folds), "division": _division(folds, settings), "folds": len(folds)}
+        part = []
+        for model, entry in settings["models"][task].items():
+            found = (
+                [unit for unit in of_all if unit.model == model and unit.protocol in folds]
+                for of_all in (predicted, scored)
+            )
+            row = _row(task, *found, splits, inputs)
+            part.append(division | {"model": model, "label": entry["label"]} | row)
+        rows += part
+        notes.append(_note(part[0], {name: splits[name] for name in folds}, settings))
     data = pd.DataFrame(rows)
     how = SHOWN[task]
     shown = pd.DataFrame({"Folds": data["division"], "Model": data["label"]})
@@ -168,11 +164,12 @@ def _row(
 
 
 def _division(folds: list[str], settings: dict) -> str:
-    """``5 folds``; ``3 of 5 folds`` of a study that lacks some; with the loss, where the study has both."""
-    entries = settings["protocols"]
-    of = protocols(entries)[folds[0]].fold[1]
-    words = f"{of} folds" if len(folds) == of else f"{len(folds)} of {of} folds"
-    return words + (", classes balanced" if entries[folds[0]].get("balance_classes") else "")
+    """``Grouped, 5 folds``; ``3 of 5`` of a study that lacks some; and whether classes are balanced."""
+    entry = settings["protocols"][folds[0]]
+    of = entry["fold"][1]
+    count = f"{of}" if len(folds) == of else f"{len(folds)} of {of}"
+    balanced = ", classes balanced" if entry.get("balance_classes") else ""
+    return f"{entry['split'].capitalize()}, {count} folds{balanced}"
 
 
 def _note(row: dict, splits: dict[str, Path], settings: dict) -> str:

@@ -22,7 +22,7 @@ def finish(root: Path, study: str, targets: list[str], task: str, model: str) ->
         "training": {task: DEMO["training"][task]},
         "timing": DEMO["timing"] | {"iterations": 3},
         "compute": DEMO["compute"],
-        "only": {task: [model]},
+        "only": dict.fromkeys(DEMO["models"]) | {task: [model]},
         "models": {task: {model: DEMO["models"][task][model] | {"epochs": 1, "pretrained": None}}},
     }
     path = root.with_suffix(".yaml")

@@ -92,7 +92,7 @@ def test_the_pooled_score_is_that_of_every_image_predicted_once(classified):
         assert row[name] == pytest.approx(expected)
         assert row[f"{name}_low"] < row[name] < row[f"{name}_high"]
     assert (row["n"], row["n_groups"], row["seeds"]) == (len(split), split["group"].nunique(), 2)
-    assert (row["folds"], row["division"]) == (OF, "3 folds")
+    assert (row["folds"], row["division"]) == (OF, "Grouped, 3 folds")
 
 
 def test_mean_and_deviation_are_those_of_the_folds_scores_averaged_over_the_seeds(classified):
@@ -111,8 +111,8 @@ def test_a_study_with_some_of_the_folds_says_so(classified):
     files = listed(folds, "predictions", "scores", "splits")
     settings = settings_of("classification", MODELS, folds=(1, 2))
     table = crossval.classification(*files, settings)
-    assert table.shown["Folds"].to_list() == ["2 of 3 folds"]
-    assert table.notes[0].startswith("2 of 3 folds: n = ")
+    assert table.shown["Folds"].to_list() == ["Grouped, 2 of 3 folds"]
+    assert table.notes[0].startswith("Grouped, 2 of 3 folds: n = ")
 
 
 def test_an_image_that_two_folds_test_is_named(classified, tmp_path):
