@@ -94,7 +94,7 @@ def _ours(evidence: Evidence) -> str:
 
 
 def link(claim_id: str, evidence: Evidence) -> str:
-    """The page of the table behind a claim, as a path below the results; empty if the study lacks it."""
+    """The page of the table behind a claim, as a path below the results; empty if it has no rows."""
     matches = ((re.fullmatch(pattern, claim_id), name) for pattern, name in TABLE_OF.items())
     table = next(match.expand(name) for match, name in matches if match)
-    return f"tables/{table}.html" if table in evidence.tables else ""
+    return f"tables/{table}.html" if len(evidence.tables.get(table, ())) else ""

@@ -304,6 +304,8 @@ def test_without_a_protocol_that_follows_the_paper_its_splits_and_scores_are_not
         found.loc["T1.busi", "verdict"] == "contradicted" and found.loc["T2.sums", "verdict"] == "reproduced"
     )
     assert "follows the paper (split: paper)" in table.notes[1]
+    links = dict(zip(table.data["id"], table.links, strict=True))
+    assert links["T7.segformer_b0.miou"] == "" and links["T4.counts"] == "tables/table4.html"
 
 
 @pytest.mark.parametrize("task", OF_TASKS)
