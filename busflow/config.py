@@ -14,6 +14,7 @@ import yaml
 from busflow.data.catalogue import check_source, complete
 from busflow.errors import BusflowError
 from busflow.files import write_json
+from busflow.protocols import check_protocols, with_labels
 from busflow.tasks import TASKS
 
 # YAML 1.1 takes a number with an exponent for text unless it has a point and the exponent a sign.
@@ -74,6 +75,8 @@ def check_files(paths: Iterable[Path | str]) -> None:
 def resolve(config: dict) -> dict:
     """A merged config without its nulls, the models that ``only`` leaves out, and sources that nothing needs.
 
+    Protocols without a label are called by their name.
+
     Raises:
         BusflowError: ``only`` names what the config lacks, a source's file is missing, or nothing is left to
         do.
@@ -84,6 +87,7 @@ def resolve(config: dict) -> dict:
         raise BusflowError("the config has no model of any task; name some under models")
     config["models"] = models
     sources = {name: complete(name, source) for name, source in config.get("sources", {}).items()}
+    config["protocols"] = with_labels(config.get("protocols", {}))
     sources = {
         name: source | {"tasks": [task for task in source["tasks"] if task in models or task not in TASKS]}
         if isinstance(source, dict) and isinstance(source.get("tasks"), list)
@@ -102,9 +106,8 @@ def check(config: dict) -> None:
     """See that the parts of a validated config fit each other.
 
     Raises:
-        BusflowError: a task lacks data or hyperparameters, a source's description cannot be followed, or a
-        model's
-            weights are not there.
+        BusflowError: a task lacks data or hyperparameters, a source's description cannot be followed, a
+            protocol cannot be made, or a model's weights are not there.
     """
     for name, source in config["sources"].items():
         check_source(name, source)
@@ -117,6 +120,7 @@ def check(config: dict) -> None:
             raise BusflowError(f"models.{task} needs training.{task}, the hyperparameters of the task")
         for name, entry in models.items():
             _check_weights(f"models.{task}.{name}.pretrained", entry.get("pretrained"), config)
+    check_protocols(config)
 
 
 def check_networks(config: dict, memory: Path) -> None:

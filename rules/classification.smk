@@ -69,35 +69,36 @@ TABLES |= {
         "Classification: accuracy and F1",
         "classification:classification",
         {
-            "predictions": units("classification", "predictions.csv"),
-            "splits": splits("classification"),
+            "predictions": units("classification", "predictions.csv", protocol=WHOLE),
+            "splits": splits("classification", WHOLE),
         },
     ),
     "classification_per_class": Product(
         "Classification: precision, recall and F1 by class",
         "classification:classification_per_class",
-        {"metrics": units("classification", "metrics.json")},
+        {"metrics": units("classification", "metrics.json", protocol=WHOLE)},
     ),
+    **crossval("classification"),
 }
 
 FIGURES |= {
     "classification_summary": Product(
         "Classification: accuracy and F1 with intervals",
         "classification:summary",
-        {"table": "<results>/tables/classification.csv"},
+        {"table": "<results>/tables/classification.csv" if WHOLE else []},
         "summary",
     ),
     "classification_timing": Product(
         "Classification: prediction time",
         "timing:timing",
-        {"timing": units("classification", "timing.json")},
+        {"timing": units("classification", "timing.json", protocol=WHOLE)},
         "timing",
     ),
     "leakage": Product("Leakage of the splits", "data:leakage", {"leakage": LEAKAGE}),
 }
 
-for protocol, entry in config["protocols"].items():
-    label = entry["label"].lower()
+for protocol in WHOLE:
+    label = config["protocols"][protocol]["label"].lower()
     FIGURES |= {
         f"fig3_{protocol}": Product(
             f"Figure 3: confusion matrices, {label}",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(CHECKOUT))
 from busflow.config import Text, check, check_files, check_networks, resolve
 from busflow.data.folders import folder_state
 from busflow.errors import BusflowError
+from busflow.protocols import division, families, whole
 from busflow.tasks import TASKS
 
 try:
@@ -31,6 +32,9 @@ except BusflowError as error:
 
 config["study"] = {key: Text(value) if value else value for key, value in config["study"].items()}
 
+# Protocols whose results stand for themselves, and those that are folds, by family.
+WHOLE = whole(config["protocols"])
+FOLDS = families(config["protocols"])
 STUDIED = [task for task in TASKS if task in config["models"]]
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
@@ -47,11 +51,11 @@ INPUTS = {
 CODE = {}
 Code = namedtuple("Code", "engine metrics", defaults=[[]])
 
-# What a study presents, by file name: title, function of busflow/tables or busflow/figures, its files by option, and
-# the caption if it is not of the same name. Rooms add theirs.
+# What a study presents, by file name: title, function of busflow/tables or busflow/figures, its files by option, the
+# caption if it is not of the same name, and library files beyond those of all tables. Rooms add theirs.
 TABLES = {}
 FIGURES = {}
-Product = namedtuple("Product", "title function files caption", defaults=[None])
+Product = namedtuple("Product", "title function files caption code", defaults=[None, []])
 
 # Leakage of the protocols, where it is measured; and files that nothing else asks for.
 LEAKAGE = []
@@ -97,7 +101,7 @@ def sources_of(task):
 
 
 def units(task, file, **only):
-    """One file of every trained unit of a task, or of those of one protocol or model."""
+    """One file of every trained unit of a task, or of those of some protocols or models."""
     wanted = {
         "protocol": list(config["protocols"]),
         "model": list(config["models"][task]),
@@ -136,9 +140,27 @@ def place_in_registry(task):
     return lambda wildcards: list(config["models"][task]).index(wildcards.model)
 
 
-def splits(task):
-    """The split of a task under every protocol."""
-    return expand("<data>/splits/{protocol}/{task}.csv", protocol=config["protocols"], task=task)
+def splits(task, protocols=config["protocols"]):
+    """The split of a task under every protocol, or under some."""
+    return expand("<data>/splits/{protocol}/{task}.csv", protocol=protocols, task=task)
+
+
+def crossval(task, **inputs):
+    """The table of a task's folds, if the study has any; ``inputs`` are what else an evaluation reads."""
+    folds = [protocol for family in FOLDS for protocol in family]
+    product = Product(
+        f"{task.capitalize()}: cross-validation",
+        f"crossval:{task}",
+        {
+            "predictions": units(task, TASKS[task].predictions, protocol=folds),
+            "scores": units(task, "scores.json", protocol=folds),
+            "splits": splits(task, folds),
+            **inputs,
+        },
+        "crossval",
+        CODE[task].metrics,
+    )
+    return {f"crossval_{task}": product} if folds else {}
 
 
 def as_options(inputs):

@@ -119,7 +119,7 @@ rule build_index:
 rule split_images:
     input:
         script="scripts/split.py",
-        code=code("data/splits.py", "data/group_split.py", "data/errata.py"),
+        code=code("data/splits.py", "data/group_split.py", "data/folds.py", "data/errata.py", "protocols.py"),
         images="<data>/index/images.csv",
         annotations="<data>/index/annotations.csv",
         quarantine="<data>/index/quarantine.csv",
@@ -131,8 +131,9 @@ rule split_images:
     conda:
         "../envs/busflow.yaml"
     params:
-        settings=as_json(
+        settings=lambda w: json_text(
             {
+                "protocol": division(config["protocols"][w.protocol]),
                 "splits": config["splits"],
                 "sources": {
                     name: {"tasks": source["tasks"], "errata": source["errata"]}

@@ -47,7 +47,7 @@ rule make_views:
         "--annotations {input.annotations:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
-METRICS = {"metrics": units("detection", "metrics.json")}
+METRICS = {"metrics": units("detection", "metrics.json", protocol=WHOLE)}
 TABLES |= {
     "table3": Product(
         "Table 3: detection split",
@@ -57,6 +57,7 @@ TABLES |= {
     "table6": Product("Table 6: detectors", "detection:table6", METRICS),
     "table6_aitod": Product("Table 6 in the statistics of AI-TOD", "detection:table6_aitod", METRICS),
     "detection": Product("Detection: by class and size, recall, sensitivity", "detection:detection", METRICS),
+    **crossval("detection", annotations=INPUTS["annotations"], images=INPUTS["images"]),
 }
 
 # The paper shows two detectors in its Figure 4 and all others in its Figure 5.
@@ -66,8 +67,8 @@ SHOWN = {
     "fig5": [name for name in DETECTORS if name not in ("convnext_tiny", "convnext_small")],
 }
 
-for protocol, entry in config["protocols"].items():
-    label = entry["label"].lower()
+for protocol in WHOLE:
+    label = config["protocols"][protocol]["label"].lower()
     for figure, models in SHOWN.items():
         if models:
             FIGURES[f"{figure}_{protocol}"] = Product(

@@ -1,7 +1,7 @@
 # Right of the predictions: tables, figures, audit and report. Seconds, no GPU, no torch.
 # Each table and figure is a rule of its own, after its file: snakemake tabulate_table2 draw_fig2
 
-TABULATING = ["tables/*.py", "metrics/*.py", "paper.*", "units.py", "tasks.py"]
+TABULATING = ["tables/*.py", "metrics/*.py", "paper.*", "units.py", "tasks.py", "protocols.py"]
 PAGE = "tables/template/*"
 
 # What the presentation depends on: labels and titles, so that a new label redraws and retrains nothing.
@@ -25,13 +25,17 @@ PRESENTATION = as_json(
 )
 
 for task in STUDIED:
-    for protocol, entry in config["protocols"].items():
+    for protocol in WHOLE:
         FIGURES[f"{task}_curves_{protocol}"] = Product(
-            f"{task.capitalize()}: training curves, {entry['label'].lower()}",
+            f"{task.capitalize()}: training curves, {config['protocols'][protocol]['label'].lower()}",
             "training:curves",
             {"history": units(task, "history.csv", protocol=protocol)},
             "curves",
         )
+
+# A study of folds alone has no results of whole protocols to present.
+TABLES = {name: table for name, table in TABLES.items() if all(table.files.values())}
+FIGURES = {name: figure for name, figure in FIGURES.items() if all(figure.files.values())}
 
 
 localrules:
@@ -61,7 +65,7 @@ for name, table in TABLES.items():
         input:
             **table.files,
             script="scripts/make_table.py",
-            code=code(*TABULATING, PAGE),
+            code=code(*TABULATING, PAGE, *table.code),
         output:
             csv=f"<results>/tables/{name}.csv",
             md=f"<results>/tables/{name}.md",

@@ -42,7 +42,7 @@ rule make_masks:
         "--annotations {input.annotations:q} --output {output:q} > {log:q} 2>&1"
 
 
-METRICS = {"metrics": units("segmentation", "metrics.json")}
+METRICS = {"metrics": units("segmentation", "metrics.json", protocol=WHOLE)}
 TABLES |= {
     "table4": Product("Table 4: segmentation split", "data:table4", {"splits": splits("segmentation")}),
     "table7": Product("Table 7: segmenters", "segmentation:table7", METRICS),
@@ -50,6 +50,8 @@ TABLES |= {
     "segmentation_pairs": Product(
         "Segmentation: pairs of models", "segmentation:segmentation_pairs", METRICS
     ),
+    # The masks of all folds are the same.
+    **crossval("segmentation", masks=INPUTS["masks"].format(protocol=FOLDS[0][0]) if FOLDS else []),
 }
 
 # The paper shows two segmenters in its Figure 7.
@@ -59,8 +61,8 @@ SHOWN = {
     "fig7_all": ("predicted masks of all segmenters", SEGMENTERS),
 }
 
-for protocol, entry in config["protocols"].items():
-    label = entry["label"].lower()
+for protocol in WHOLE:
+    label = config["protocols"][protocol]["label"].lower()
     for figure, (title, models) in SHOWN.items():
         if models:
             FIGURES[f"{figure}_{protocol}"] = Product(

@@ -8,6 +8,7 @@ import pandas as pd
 from busflow.cli import run, settings
 from busflow.data.splits import make_split
 from busflow.files import remove_temporaries, write_csv
+from busflow.protocols import Protocol
 
 
 def main() -> None:
@@ -16,7 +17,12 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     for table in ("--images", "--annotations", "--quarantine"):
         parser.add_argument(table, required=True, type=read, help=f"data/index/{table[2:]}.csv")
-    parser.add_argument("--settings", required=True, type=settings, help="config's splits and sources")
+    parser.add_argument(
+        "--settings",
+        required=True,
+        type=settings,
+        help="config's splits and sources, and the protocol's entry",
+    )
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--excluded", required=True, type=Path)
     args = parser.parse_args()
@@ -25,7 +31,7 @@ def main() -> None:
         args.annotations,
         args.quarantine,
         task=args.task,
-        protocol=args.protocol,
+        protocol=Protocol(args.protocol, **args.settings.pop("protocol")),
         **args.settings,
     )
     remove_temporaries(args.excluded, args.output)

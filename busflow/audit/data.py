@@ -143,10 +143,10 @@ def _detection(evidence: Evidence) -> Claim:
 
 
 def _independent(evidence: Evidence) -> Claim:
-    shares = {protocol: each["same_group"] for protocol, each in evidence.leakage.items()}
+    shares = {split: each["same_group"] for split, each in evidence.leakage.items()}
 
-    def text(protocol: str) -> str:
-        share = shares.get(protocol)
+    def text(split: str) -> str:
+        share = shares.get(split)
         return "–" if share is None else f"{100 * share:.1f} % of the test images have a relative in training"
 
     return Claim(

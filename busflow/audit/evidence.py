@@ -13,6 +13,7 @@ from busflow.audit.verdicts import NOT_TESTABLE
 from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.metrics.confusion import per_class
+from busflow.protocols import PAPER, RULES, plain, whole
 from busflow.tables.data import COLUMNS
 from busflow.units import by_protocol, foreign_sources
 
@@ -67,26 +68,41 @@ class Claim(NamedTuple):
 
 
 class Evidence:
-    """The study's tables by name, leakage by protocol, and the study's settings."""
+    """The study's tables by name, leakage by split, and the study's settings.
+
+    For each split, ``paper`` and ``grouped``, speaks the first protocol of it that has neither folds nor
+    sources left out.
+    """
 
     def __init__(self, tables: Iterable[Path], leakage: Iterable[Path], settings: dict) -> None:
         self.settings = settings
         self.tables = {Path(path).stem: pd.read_csv(path) for path in tables}
-        for task, columns in OF_TASKS.items():
-            if task not in settings["models"]:
-                self.tables |= {name: pd.DataFrame(columns=columns[name]) for name in columns}
+        for task, of_task in OF_TASKS.items():
+            for name, columns in of_task.items():
+                # A study of folds alone has no results to show beside the paper's.
+                of_models = {"protocol", "model"} <= set(columns) and not whole(settings["protocols"])
+                if task not in settings["models"] or of_models:
+                    self.tables[name] = pd.DataFrame(columns=columns)
         absent = [
             name for name in ("table1", *itertools.chain(*OF_TASKS.values())) if name not in self.tables
         ]
         if absent:
             raise BusflowError(f"the ledger needs the table {', '.join(absent)}; make it first")
-        self.leakage = {name: read_json(path) for name, path in by_protocol(leakage, settings).items()}
+        measured = by_protocol(leakage, settings)
+        self.leakage = {
+            split: read_json(measured[name]) for split, name in self.protocols.items() if name in measured
+        }
         check_tables(self.tables)
 
-    def rows(self, table: str, protocol: str, index: str) -> pd.DataFrame:
-        """One protocol's rows of a table, by their ``index`` column; empty when the study lacks it."""
+    @property
+    def protocols(self) -> dict[str, str | None]:
+        """The name of the protocol that speaks for each split, or None."""
+        return {split: plain(self.settings["protocols"], split) for split in RULES}
+
+    def rows(self, table: str, split: str, index: str) -> pd.DataFrame:
+        """Rows of a table, by their ``index`` column, of the protocol of this split; empty without one."""
         data = self.tables[table]
-        return data[data["protocol"] == protocol].set_index(index)
+        return data[data["protocol"] == self.protocols[split]].set_index(index)
 
     def label(self, model: str, task: str = "classification") -> str:
         """A model's name in sentences."""
@@ -104,12 +120,13 @@ class Evidence:
         """``verdict`` and ``why`` of a claim; ``not testable`` and the obstacle where there is one.
 
         Args:
-            sources: whose data the claim is about; they must be the paper's, not stand-ins.
+            sources: whose data the claim is about; they must be the paper's, not stand-ins, and if the claim
+                is about a task, too, split as the paper did.
             models: of the task, that the study must have.
             trained: it is about trained models, so the study must not be a demonstration.
             task: that the claim is about, which the study must have; None: it is about none.
         """
-        foreign = foreign_sources(sources, self.settings)
+        foreign, is_split = foreign_sources(sources, self.settings), bool(sources and task)
         known = self.settings["models"].get(task, {})
         missing = [self.label(name, task) for name in models if name not in known]
         if task and not known:
@@ -119,6 +136,8 @@ class Evidence:
             why = f"needs the paper's data; this study has {', '.join(foreign)}"
         elif missing:
             why = f"not in this study: {', '.join(missing)}"
+        elif is_split and self.protocols[PAPER] is None:
+            why = "no protocol of this study follows the paper"
         elif trained and notice:
             why = f"notice of this study: {notice}"
         else:

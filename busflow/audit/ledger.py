@@ -12,6 +12,7 @@ from busflow.audit.evidence import Claim, Evidence, check_metrics
 from busflow.audit.printed import printed_claims
 from busflow.audit.segmentation import check_segmentation_metrics, segmentation_claims
 from busflow.files import read_json
+from busflow.protocols import GROUPED, PAPER
 from busflow.tables.table import Table
 from busflow.units import units
 
@@ -68,6 +69,7 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
     )
     notes = [
         f"n = {len(data)} claims: {verdicts}. Splits: {digests}.",
+        _ours(evidence),
         "“Corrected” follows by arithmetic from what the paper prints; in brackets 95 % intervals.",
         "Verdicts are rules on numbers. Reproduced: equal to the printed digits, or the statement holds. "
         "Within CI: the printed value lies in our interval. Undefined: the quantity does not exist. "
@@ -77,8 +79,22 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
     return Table("Audit of the paper's claims.", data, data.rename(columns=TITLES), notes, links)
 
 
+def _ours(evidence: Evidence) -> str:
+    """Which protocols the two columns of ours are about, or why a column is empty."""
+    words = {
+        PAPER: "none of this study follows the paper (split: paper)",
+        GROUPED: "none of this study is grouped without folds and left-out sources (split: grouped)",
+    }
+    labels = {
+        split: evidence.settings["protocols"][name]["label"] if name else words[split]
+        for split, name in evidence.protocols.items()
+    }
+    columns = {PAPER: TITLES["ours_paper_protocol"], GROUPED: TITLES["ours_grouped"]}
+    return "Protocols: " + "; ".join(f"“{columns[split]}”, {label}" for split, label in labels.items()) + "."
+
+
 def link(claim_id: str, evidence: Evidence) -> str:
-    """The page of the table behind a claim, as a path below the results; empty if the study lacks it."""
+    """The page of the table behind a claim, as a path below the results; empty if it has no rows."""
     matches = ((re.fullmatch(pattern, claim_id), name) for pattern, name in TABLE_OF.items())
     table = next(match.expand(name) for match, name in matches if match)
-    return f"tables/{table}.html" if table in evidence.tables else ""
+    return f"tables/{table}.html" if len(evidence.tables.get(table, ())) else ""

@@ -1,7 +1,7 @@
-"""Who is trained on, who chooses the checkpoint, who is tested: the splits of both protocols.
+"""Who is trained on, who chooses the checkpoint, who is tested: the split of a task under a protocol.
 
-Protocol ``paper`` divides images as Duong et al. (2025) did, flaws included: neighbouring frames of
-one video land on both sides. Protocol ``grouped`` divides independent units (a video, a patient, a
+Split ``paper`` divides images as Duong et al. (2025) did, flaws included: neighbouring frames of
+one video land on both sides. Split ``grouped`` divides independent units (a video, a patient, a
 set of near duplicates), corrects the labels by the sources' errata and drops what contradicts itself.
 """
 
@@ -12,15 +12,16 @@ import numpy as np
 import pandas as pd
 
 from busflow.data.errata import corrected_labels
+from busflow.data.folds import assign_folds
 from busflow.data.group_split import excess_imbalance, hold_out_groups
 from busflow.errors import BusflowError
 from busflow.labels import SPLITS
+from busflow.protocols import GROUPED, PAPER, RULES, Protocol
 
 TASKS = ("classification", "detection", "segmentation")
-PROTOCOLS = ("paper", "grouped")
 
-# What protocol grouped holds out, in this order, of all that is to be divided: the paper's 8:1:1, 95:5 of
-# the upstream training part, and 80:20 twice.
+# What split grouped holds out, in this order, of all that is to be divided: the paper's 8:1:1, 95:5 of the
+# upstream training part, and 80:20 twice. Where the test set is given, the rest is what is to be divided.
 GROUPED_SHARES = {
     "classification": {"test": 0.1, "val": 0.1},
     "detection": {"val": 0.05},
@@ -36,7 +37,7 @@ def make_split(
     quarantine: pd.DataFrame,
     *,
     task: str,
-    protocol: str,
+    protocol: Protocol,
     splits: dict,
     sources: dict,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -45,9 +46,9 @@ def make_split(
     Args:
         images: ``data/index/images.csv``; its order does not matter.
         annotations: ``data/index/annotations.csv``; detection needs at least one per image.
-        quarantine: ``data/index/quarantine.csv``; scope ``grouped`` applies to protocol grouped.
+        quarantine: ``data/index/quarantine.csv``; scope ``grouped`` applies to split grouped.
         task: one of ``TASKS``. Its images are those of the sources whose config lists it in ``tasks``.
-        protocol: one of ``PROTOCOLS``.
+        protocol: the rule, and the fold or the sources that are tested.
         splits: config's ``splits``: ``seed``, and ``balance_tolerance``, how far (0..1) the share of
             a class in a split may be from its share in the whole.
         sources: config's ``sources``.
@@ -57,40 +58,48 @@ def make_split(
         group, reason``), both sorted by image_id. Every image of the task is in exactly one of them.
 
     Raises:
-        BusflowError: unknown task or protocol, a broken index, or a division that cannot be made.
+        BusflowError: unknown task or split, a broken index, or a division that cannot be made.
     """
-    if task not in TASKS or protocol not in PROTOCOLS:
+    if task not in TASKS or protocol.split not in RULES:
         raise BusflowError(
-            f"there is no split {protocol}/{task}: "
-            f"protocols are {', '.join(PROTOCOLS)}, tasks {', '.join(TASKS)}"
+            f"there is no split {protocol.split} of {task}: "
+            f"splits are {', '.join(RULES)}, tasks {', '.join(TASKS)}"
         )
     _check_index(images, annotations)
     table = images.sort_values("image_id", ignore_index=True).assign(reason="")
-    if protocol == "grouped":
+    if protocol.split == GROUPED:
         table["label"] = corrected_labels(table, sources)
     table = table[table["source"].isin([name for name, source in sources.items() if task in source["tasks"]])]
+    follows_lists = task == "detection" and protocol.is_plain
 
     if task == "detection":
         _leave_out(table, ~table["image_id"].isin(annotations["image_id"]), "has no annotated lesion")
+    if follows_lists:
         _leave_out(table, table["upstream_split"] == "", "is in neither of the upstream train and val lists")
-    if protocol == "grouped":
+    if protocol.split == GROUPED:
         _leave_out_quarantined(table, quarantine)
-        if task == "detection":
-            _leave_out_straddling(table)
+        if follows_lists:
+            words = "the upstream val list, which is the test set"
+            _leave_out_straddling(table, table["upstream_split"] == "val", words)
+        elif protocol.leave_out:
+            words = f"{' or '.join(protocol.leave_out)}, which is left out to be tested on"
+            _leave_out_straddling(table, table["source"].isin(protocol.leave_out), words)
 
     kept = table[table["reason"] == ""]
     if kept.empty:
         raise BusflowError(
             f"no image is left for {task}: check sources.<id>.tasks and data/index/quarantine.csv"
         )
-    if task == "detection" and set(kept["upstream_split"]) != {"train", "val"}:
+    if follows_lists and set(kept["upstream_split"]) != {"train", "val"}:
         raise BusflowError("detection needs images of both upstream lists, train and val; one has none left")
-    if protocol == "paper":
+    if protocol.split == PAPER:
         split = _divide_as_the_paper(kept, task, splits["seed"])
+        given = None
     else:
-        split = _divide_groups(kept, task, splits["seed"], splits["balance_tolerance"])
+        given = _given_test(kept, task, protocol, splits["seed"])
+        split = _divide_groups(kept, given, task, splits["seed"], splits["balance_tolerance"])
     kept = kept.assign(split=split)
-    _check(kept, task, protocol, splits["balance_tolerance"])
+    _check(kept, given, f"{protocol.name}/{task}", splits["balance_tolerance"])
     excluded = table[table["reason"] != ""]
     return (
         kept[["image_id", "split", "label", "group"]].reset_index(drop=True),
@@ -119,12 +128,10 @@ def _leave_out_quarantined(table: pd.DataFrame, quarantine: pd.DataFrame) -> Non
         _leave_out(table, table["image_id"].isin(reasons.index[reasons == reason]), reason)
 
 
-def _leave_out_straddling(table: pd.DataFrame) -> None:
-    """Keep the upstream test set whole: what shares a group with it may not be trained on."""
-    kept = table[table["reason"] == ""]
-    tested = kept.loc[kept["upstream_split"] == "val", "group"]
-    straddles = (table["upstream_split"] == "train") & table["group"].isin(tested)
-    _leave_out(table, straddles, "shares its group with the upstream val list, which is the test set")
+def _leave_out_straddling(table: pd.DataFrame, tested: pd.Series, words: str) -> None:
+    """Keep a given test set whole: what shares a group with it may not be trained on."""
+    groups = table.loc[tested & (table["reason"] == ""), "group"]
+    _leave_out(table, ~tested & table["group"].isin(groups), f"shares its group with {words}")
 
 
 def _divide_as_the_paper(table: pd.DataFrame, task: str, seed: int) -> pd.Series:
@@ -161,13 +168,24 @@ def _hold_out_images(index: pd.Index, share: float, seed: int, stratify: pd.Seri
         raise BusflowError(f"{len(index)} images cannot be divided by the paper's rule: {error}") from error
 
 
-def _divide_groups(table: pd.DataFrame, task: str, seed: int, tolerance: float) -> pd.Series:
-    """Split of each row so that no group is on two sides (for detection, test is the upstream val list)."""
+def _given_test(table: pd.DataFrame, task: str, protocol: Protocol, seed: int) -> pd.Series:
+    """Whether each row is of a test set that split grouped does not choose: a fold, a source, a list."""
+    if protocol.fold:
+        k, of = protocol.fold
+        return assign_folds(table, of, seed) == k
+    if protocol.leave_out:
+        return table["source"].isin(protocol.leave_out)
+    return (table["upstream_split"] == "val") & (task == "detection")
+
+
+def _divide_groups(
+    table: pd.DataFrame, given: pd.Series, task: str, seed: int, tolerance: float
+) -> pd.Series:
+    """Split of each row so that no group is on two sides; the test set may be ``given``."""
     split = pd.Series("train", table.index)
-    if task == "detection":
-        split[table["upstream_split"] == "val"] = "test"
+    split[given] = "test"
     pool = table[split == "train"]
-    shares = GROUPED_SHARES[task]
+    shares = {name: share for name, share in GROUPED_SHARES[task].items() if name == "val" or not given.any()}
     for label, n in pool.groupby("label")["group"].nunique().items():
         if n <= len(shares):
             raise BusflowError(
@@ -183,24 +201,26 @@ def _divide_groups(table: pd.DataFrame, task: str, seed: int, tolerance: float) 
     return split
 
 
-def _check(table: pd.DataFrame, task: str, protocol: str, tolerance: float) -> None:
-    """Every split has images; in protocol grouped every class has its share in every split.
+def _check(table: pd.DataFrame, given: pd.Series | None, name: str, tolerance: float) -> None:
+    """Every split has images; in split grouped every class has its share in every split that it chose.
 
-    For detection the upstream test set is given, so only train and val are compared.
+    ``given``: see ``_given_test``; None in split paper.
     """
     counts = pd.crosstab(table["split"], table["label"]).reindex(SPLITS, fill_value=0)
-    logger.info("%s/%s:\n%s", protocol, task, counts.to_string())
+    logger.info("%s:\n%s", name, counts.to_string())
     sizes = counts.sum(axis=1)
     if (sizes == 0).any():
-        raise BusflowError(f"split {sizes.idxmin()} of {protocol}/{task} is empty: too few images to divide")
-    if protocol == "paper":
+        raise BusflowError(f"split {sizes.idxmin()} of {name} is empty: too few images to divide")
+    if given is None:
         return
-    if task == "detection":
-        logger.info("the upstream test set has %s", (counts.loc["test"] / sizes["test"]).round(3).to_dict())
+    if given.any():
+        logger.info(
+            "the test set, which is given, has %s", (counts.loc["test"] / sizes["test"]).round(3).to_dict()
+        )
         counts = counts.drop("test")
     balance = counts.sum().to_numpy() / counts.to_numpy().sum()
     if any(excess_imbalance(row, balance, tolerance) for row in counts.to_numpy()):
         raise BusflowError(
-            f"the closest division of {protocol}/{task} without a group on two sides is still out of balance "
+            f"the closest division of {name} without a group on two sides is still out of balance "
             f"({counts.to_dict('index')}); raise splits.balance_tolerance (now {tolerance}) to accept it"
         )

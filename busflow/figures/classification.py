@@ -120,7 +120,7 @@ def roc(predictions_paths: list[Path], settings: dict) -> Figure:
 
 
 def summary(table_path: Path, settings: dict) -> Figure:
-    """Accuracy and macro F1 with their intervals, per protocol, beside the paper's printed values.
+    """Accuracy and macro F1 with their intervals, per protocol; the printed values if one follows the paper.
 
     Reads the CSV of the classification table.
     """
@@ -154,16 +154,16 @@ def summary(table_path: Path, settings: dict) -> Figure:
                 panel.axvline(
                     majority, color=colours[protocol], ls=":", lw=1.2, label=f"Largest class, {label.lower()}"
                 )
-        printed = 100 * data.drop_duplicates("model").set_index("model").reindex(models)[f"{name}_paper"]
-        panel.scatter(
-            printed,
-            np.arange(len(models)),
-            marker=PRINTED["marker"],
-            color=PRINTED["color"],
-            s=22,
-            zorder=4,
-            label="Printed in the paper",
-        )
+        if f"{name}_paper" in data:  # beside protocols that follow the paper
+            panel.scatter(
+                100 * data.groupby("model")[f"{name}_paper"].first().reindex(models),
+                np.arange(len(models)),
+                marker=PRINTED["marker"],
+                color=PRINTED["color"],
+                s=22,
+                zorder=4,
+                label="Printed in the paper",
+            )
         panel.set_xlabel(title)
         panel.grid(axis="y", visible=False)
     for y in range(1, len(models), 2):

@@ -38,7 +38,7 @@ SIZES = {
     **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 4),
     **dict.fromkeys(("xtick.minor.width", "ytick.minor.width"), 1),
 }
-_PROTOCOLS = ("#c77d1e", "#1f5a94", "#6a4c93", "#3a7d44")
+_PROTOCOLS = ("#c77d1e", "#1f5a94", "#6a4c93", "#3a7d44", "#b5446e", "#74b0dc", "#7a5230", "#8a8f94")
 # Distinct hues where curves cross; blue is ConvNeXt in both, and SegFormer darkens with its size.
 _MODELS = {
     "detection": ("#74b0dc", "#1f5a94", "#3a7d44", "#8a8f94", "#d9932f", "#6a4c93", "#b5446e", "#7a5230"),
@@ -95,8 +95,8 @@ def model_colours(settings: dict, task: str) -> dict[str, tuple]:
 
 
 def protocol_colours(settings: dict) -> dict[str, str]:
-    """A fixed colour per protocol, in config order."""
-    return dict(zip(settings["protocols"], _PROTOCOLS, strict=False))
+    """A fixed colour per protocol, in config order; beyond eight they come again."""
+    return dict(zip(settings["protocols"], itertools.cycle(_PROTOCOLS), strict=False))
 
 
 def heading(protocol: str, seeds: int, settings: dict, over: str = "mean") -> str:

@@ -35,6 +35,12 @@ def ledger_of(study: Study, made: Iterable[Path]) -> str:
         return [*dict.fromkeys(re.sub(pattern, to, path) for path in paths for to in config["protocols"])]
 
     stages = {name: _cut(stage, config, is_made, of_protocols) for name, stage in demo["stages"].items()}
+    # Tables that the demonstration lacks, such as those of folds.
+    stages["report"]["outs"] += [
+        {name: {"persist": True, "cache": False}}
+        for name in sorted(names)
+        if name.startswith("results/tables/") and name not in map(_path, demo["stages"]["report"]["outs"])
+    ]
     ledger = {
         "vars": [
             "results/config.yaml",

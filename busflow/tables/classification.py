@@ -13,7 +13,7 @@ from busflow.metrics.inputs import match, read_predictions, read_split
 from busflow.metrics.shares import holm, mcnemar
 from busflow.metrics.uncertainty import cluster_bootstrap
 from busflow.paper import printed
-from busflow.tables.table import PAPER_COLUMN, Table, bold_best, number, percent, split_notes
+from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, bold_best, number, percent, split_notes
 from busflow.units import Unit, by_model, by_protocol, units
 
 ALPHA = 0.05
@@ -96,7 +96,7 @@ def classification(predictions_paths: list[Path], splits_paths: list[Path], sett
         "video are not: true differences are less certain than it says.",
         PAPER_COLUMN,
     ]
-    return Table("Classification: scores on the test set.", data, shown, notes)
+    return beside_paper(Table("Classification: scores on the test set.", data, shown, notes), settings)
 
 
 def classification_per_class(metrics_paths: list[Path], settings: dict) -> Table:

@@ -8,7 +8,7 @@ from busflow.files import sha256
 from busflow.labels import LABELS
 from busflow.metrics.inputs import read_split, read_table
 from busflow.paper import printed
-from busflow.tables.table import PAPER_COLUMN, Table, number, split_notes
+from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, number, split_notes
 from busflow.units import by_protocol
 
 SUBSETS = {"train": "Training", "val": "Validation", "test": "Testing", "total": "Total"}
@@ -93,8 +93,8 @@ def table3(splits_paths: list[Path], annotations_path: Path, settings: dict) -> 
             shown[f"{name.capitalize()}: {column}"] = data[f"{name}_{column}"].map(number)
     for column, title in {"benign": "Benign", "malignant": "Malignant", "total": "Total"}.items():
         shown[f"{title} (paper)"] = data[f"{column}_paper"].map(number)
-    shown["Row sum of the paper's cells"] = data["row_sum_paper"].map(number)
-    shown["Printed total off by"] = data["difference_paper"].map(
+    shown["Row sum of the cells (paper)"] = data["row_sum_paper"].map(number)
+    shown["Total off by (paper)"] = data["difference_paper"].map(
         lambda value: f"{value:+,}" if value else "0"
     )
     notes = [
@@ -102,7 +102,7 @@ def table3(splits_paths: list[Path], annotations_path: Path, settings: dict) -> 
         PAPER_COLUMN + " Its totals are not the sums of its cells.",
         "A video whose frames fall into several subsets counts in each of them, and once in the total.",
     ]
-    return Table("Table 3. The data for detection.", data, shown, notes)
+    return beside_paper(Table("Table 3. The data for detection.", data, shown, notes), settings)
 
 
 def _split_table(title: str, name: str, splits_paths: list[Path], settings: dict) -> Table:
@@ -119,7 +119,8 @@ def _split_table(title: str, name: str, splits_paths: list[Path], settings: dict
         )
     data = pd.concat(parts, ignore_index=True)
     shown = pd.concat([_row_names(data, settings), pd.DataFrame(_with_paper(data))], axis=1)
-    return Table(title, data, shown, [*split_notes(paths, settings, counted), PAPER_COLUMN])
+    notes = [*split_notes(paths, settings, counted), PAPER_COLUMN]
+    return beside_paper(Table(title, data, shown, notes), settings)
 
 
 def _counts(rows: pd.DataFrame, labels: list[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from busflow.labels import LESIONS
 from busflow.metrics.detection import LIMITS
 from busflow.metrics.froc import RATES
 from busflow.paper import printed, status
-from busflow.tables.table import PAPER_COLUMN, Table, bold_best, number
+from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, bold_best, number
 from busflow.units import by_model, foreign_sources
 
 COLUMNS = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "aps": "AP_S", "apm": "AP_M", "apl": "AP_L"}
@@ -105,7 +105,7 @@ def table6(metrics_paths: list[Path], settings: dict) -> Table:
     data = pd.concat([data, literature.drop(columns="source")], ignore_index=True)
     counted = [name for name in data if name in {"seeds", "n"} or name.startswith("n_")]
     data[counted] = data[counted].astype("Int64")
-    return Table("Table 6. The detectors on the test set.", data, shown, notes)
+    return beside_paper(Table("Table 6. The detectors on the test set.", data, shown, notes), settings)
 
 
 def table6_aitod(metrics_paths: list[Path], settings: dict) -> Table:

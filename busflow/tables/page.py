@@ -11,7 +11,7 @@ import pandas as pd
 
 from busflow.errors import BusflowError
 from busflow.files import write_text
-from busflow.tables.table import Table
+from busflow.tables.table import PRINTED, Table
 
 # The columns that name a row, by which readers look for one.
 NAMING = ("Model", "Detector", "Network", "Subset", "Source")
@@ -41,7 +41,7 @@ class Column(NamedTuple):
             "number": self.order,
             "verdict": self.title == "Verdict",
             "long": self.long,
-            "paper": "(paper" in self.title,
+            "paper": PRINTED in self.title,
         }
         return " ".join(name for name, holds in looks.items() if holds)
 

@@ -21,7 +21,7 @@ from busflow.tables.overlap import (
     protocols_of,
     subset_of,
 )
-from busflow.tables.table import PAPER_COLUMN, Table, bold_best, number
+from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, bold_best, number
 from busflow.units import foreign_sources
 
 VIEWS = {"two_class": "Background, lesion", "three_class": "Background, benign, malignant"}
@@ -93,7 +93,7 @@ def table7(metrics_paths: list[Path], settings: dict) -> Table:
     ]
     if foreign:
         notes.append(f"The paper's values are about other images than this study's ({', '.join(foreign)}).")
-    return Table("Table 7. The segmenters on the test set.", data, shown, notes)
+    return beside_paper(Table("Table 7. The segmenters on the test set.", data, shown, notes), settings)
 
 
 def segmentation(metrics_paths: list[Path], settings: dict) -> Table:

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from busflow.files import sha256, write_csv, write_text
+from busflow.protocols import PAPER
 
+PRINTED = "(paper"  # in the heading of each column of printed values
 PAPER_COLUMN = "A column “(paper)” repeats the value that the paper prints, as printed."
 
 
@@ -39,6 +41,30 @@ def write(table: Table, csv: Path, md: Path, notice: str | None) -> None:
 def alignment(shown: pd.DataFrame) -> list[str]:
     """Numbers to the right, words to the left."""
     return ["right" if shown[column].str.contains(r"^\W*\d|^–?$|^n/a").all() else "left" for column in shown]
+
+
+def beside_paper(table: Table, settings: dict) -> Table:
+    """The printed values only in rows of protocols that follow the paper; none when no protocol does.
+
+    Printed values are the columns of ``data`` that end in ``_paper`` or ``_corrected``, and those of
+    ``shown`` with ``PRINTED`` in their heading.
+    """
+    entries = settings["protocols"]
+    follows = table.data["protocol"].map(lambda name: entries.get(name, {}).get("split") == PAPER)
+    data, shown = table.data.copy(), table.shown.copy()
+    columns = [name for name in data if name.endswith(("_paper", "_corrected"))]
+    headings = [name for name in shown if PRINTED in name]
+    if not follows.any():
+        notes = [note for note in table.notes if not note.startswith(PAPER_COLUMN)]
+        return table._replace(
+            data=data.drop(columns=columns), shown=shown.drop(columns=headings), notes=notes
+        )
+    for name in columns:
+        whole = pd.api.types.is_integer_dtype(data[name])
+        data[name] = (data[name].astype("Int64") if whole else data[name]).where(follows)
+    for name in headings:
+        shown[name] = shown[name].where(follows | (shown[name] == ""), "–")
+    return table._replace(data=data, shown=shown)
 
 
 def split_notes(paths: dict[str, Path], settings: dict, counts: dict[str, str]) -> list[str]:

@@ -25,7 +25,10 @@ LIN = "Lin et al. [26]"
 def study_settings(models=tuple(DETECTORS), notice=None, examples=None) -> dict:
     return {
         "study": {"name": "test", "title": "Test", "notice": notice},
-        "protocols": {"paper": {"label": "Paper protocol"}, "grouped": {"label": "Grouped protocol"}},
+        "protocols": {
+            "paper": {"label": "Paper protocol", "split": "paper"},
+            "grouped": {"label": "Grouped protocol", "split": "grouped"},
+        },
         "sources": {"lin": {"label": LIN, "original_task": "Object detection"}},
         "models": {"detection": {model: {"label": DETECTORS[model]} for model in models}},
         "figures": {"examples": {}, "detection_examples": examples or {}},

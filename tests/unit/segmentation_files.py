@@ -29,7 +29,10 @@ COUNTS = {"benign": 9, "malignant": 7, "normal": 4}  # test images
 def study_settings(models=tuple(SEGMENTERS), notice=None) -> dict:
     return {
         "study": {"name": "test", "title": "Test", "notice": notice},
-        "protocols": {"paper": {"label": "Paper protocol"}, "grouped": {"label": "Grouped protocol"}},
+        "protocols": {
+            "paper": {"label": "Paper protocol", "split": "paper"},
+            "grouped": {"label": "Grouped protocol", "split": "grouped"},
+        },
         "sources": {"busi": {"label": BUSI, "original_task": "Segmentation"}},
         "models": {"segmentation": {model: {"label": SEGMENTERS[model]} for model in models}},
         "figures": {"examples": {}},

@@ -25,7 +25,10 @@ CONTENT = [
 def study_settings(models=("convnext_atto", "convnext_nano", "convnext_small"), notice=None) -> dict:
     return {
         "study": {"name": "test", "title": "Test", "notice": notice},
-        "protocols": {"paper": {"label": "Paper protocol"}, "grouped": {"label": "Grouped protocol"}},
+        "protocols": {
+            "paper": {"label": "Paper protocol", "split": "paper"},
+            "grouped": {"label": "Grouped protocol", "split": "grouped"},
+        },
         "sources": {
             "lin": {"label": LIN, "original_task": "Object detection"},
             "busi": {"label": BUSI, "original_task": "Segmentation"},

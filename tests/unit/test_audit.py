@@ -258,6 +258,56 @@ def test_siblings_in_training_contradict_independent_subsets(judge):
     assert row["ours_grouped"].startswith("0.0 %")
 
 
+def renamed(study, **names):
+    """The study's tables under other names of its protocols."""
+    return {
+        name: table.assign(protocol=table["protocol"].replace(names)) if "protocol" in table else table
+        for name, table in study[0].items()
+    }
+
+
+def test_the_ledger_goes_by_what_a_protocol_is_and_not_by_its_name(judge, study, tmp_path):
+    whole, settings = judge(), study_settings()
+    fold = {"label": "Fold", "split": "grouped", "fold": [1, 5]}
+    protocols = {
+        "fold": fold,
+        "mended": settings["protocols"]["grouped"],
+        "printed": settings["protocols"]["paper"],
+    }
+    paths = []
+    for name, table in renamed(study, paper="printed", grouped="mended").items():
+        paths.append(tmp_path / f"{name}.csv")
+        write_csv(paths[-1], table)
+    found = ledger(paths, [], [], settings | {"protocols": protocols})
+    columns = ["ours_paper_protocol", "ours_grouped", "verdict"]
+    but = whole.index.difference(["T2.independent"])  # which goes by leakage
+    pd.testing.assert_frame_equal(found.data.set_index("id").loc[but, columns], whole.loc[but, columns])
+    assert "“Ours, paper protocol”, Paper protocol; “Ours, grouped”, Grouped protocol." in found.notes[1]
+
+
+def test_without_a_protocol_that_follows_the_paper_its_splits_and_scores_are_not_testable(study, tmp_path):
+    folds = {f"fold_{k}": {"label": f"Fold {k}", "split": "grouped", "fold": [k, 2]} for k in (1, 2)}
+    paths = []
+    for name in ("table1", "table2", "table3", "table4", "table5"):
+        paths.append(tmp_path / f"{name}.csv")
+        write_csv(paths[-1], renamed(study, paper="fold_1", grouped="fold_2")[name])
+    table = ledger(paths, [], [], study_settings() | {"protocols": folds})
+    found = table.data.set_index("id")
+    claims = ["T2.counts", "T3.counts", "T4.counts", "T2.independent", "F3.convnext_nano.accuracy"]
+    assert set(found.loc[claims, "verdict"]) == {"not testable"}
+    assert set(found.loc[claims, "why"]) == {"no protocol of this study follows the paper"}
+    assert found.loc["F3.convnext_nano.accuracy", ["ours_paper_protocol", "ours_grouped"]].to_list() == [
+        "–",
+        "–",
+    ]
+    assert (
+        found.loc["T1.busi", "verdict"] == "contradicted" and found.loc["T2.sums", "verdict"] == "reproduced"
+    )
+    assert "follows the paper (split: paper)" in table.notes[1]
+    links = dict(zip(table.data["id"], table.links, strict=True))
+    assert links["T7.segformer_b0.miou"] == "" and links["T4.counts"] == "tables/table4.html"
+
+
 @pytest.mark.parametrize("task", OF_TASKS)
 def test_a_study_without_a_task_is_asked_nothing_about_it(judge, study, tmp_path, task):
     whole, settings = judge(), study_settings()

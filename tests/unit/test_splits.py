@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from busflow.data.splits import SPLITS, make_split
 from busflow.errors import BusflowError
+from busflow.protocols import Protocol
 
 SCRIPT = Path(__file__).parents[2] / "scripts/split.py"
 
@@ -55,7 +56,7 @@ def split_of(
         annotations,
         quarantine,
         task=task,
-        protocol=protocol,
+        protocol=Protocol(protocol, protocol) if isinstance(protocol, str) else protocol,
         splits=SETTINGS | changed,
         sources=sources,
     )
@@ -257,8 +258,8 @@ def test_paper_classification_is_a_partition_into_floor_floor_rest(sizes):
 
 
 @pytest.mark.parametrize(("task", "protocol"), [("regression", "paper"), ("classification", "stratified")])
-def test_an_unknown_task_or_protocol_is_named(task, protocol):
-    with pytest.raises(BusflowError, match=rf"no split {protocol}/{task}: protocols are paper, grouped"):
+def test_an_unknown_task_or_split_is_named(task, protocol):
+    with pytest.raises(BusflowError, match=rf"no split {protocol} of {task}: splits are paper, grouped"):
         split_of(index_of(TABLE_1), task, protocol)
 
 
@@ -342,7 +343,8 @@ def test_the_script_writes_both_tables(tmp_path, monkeypatch):
     for name, table in tables.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)
         arguments += [f"--{name}", str(tmp_path / f"{name}.csv")]
-    arguments += ["--settings", json.dumps({"splits": SETTINGS, "sources": SOURCES})]
+    settings = {"protocol": {"split": "grouped"}, "splits": SETTINGS, "sources": SOURCES}
+    arguments += ["--settings", json.dumps(settings)]
     arguments += ["--output", str(tmp_path / "split.csv"), "--excluded", str(tmp_path / "excluded.csv")]
     monkeypatch.setattr("sys.argv", ["split.py", *arguments])
     (tmp_path / ".split.csv.abcd1234.csv").write_text("what a killed run left")

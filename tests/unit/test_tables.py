@@ -123,7 +123,36 @@ def test_classification_means_and_spreads_are_over_the_seeds(tmp_path):
     assert row["accuracy_sd"] == pytest.approx(np.std(accuracy, ddof=1))
     assert row["macro_f1"] == pytest.approx(np.mean(macro_f1))
     assert row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"]
-    assert row["accuracy_paper"] == pytest.approx(0.9331)
+    assert data.set_index(["protocol", "model"]).loc[("paper", "convnext_nano"), "accuracy_paper"] == 0.9331
+
+
+def test_printed_values_stand_only_beside_protocols_that_follow_the_paper(study, settings):
+    table = tables_classification.classification(
+        study[1]["predictions"], study[1]["classification"], settings
+    )
+    printed = table.data.groupby("protocol")["macro_f1_paper"].count()
+    assert printed["paper"] == 2 and printed["grouped"] == 0  # the paper has no F1 of Atto
+    assert set(table.shown.loc[table.shown["Protocol"] == "Grouped protocol", "Accuracy (paper)"]) == {"–"}
+    counts = tables_data.table2(study[1]["classification"], settings)
+    assert counts.data.set_index(["protocol", "subset"])["total_paper"]["grouped"].isna().all()
+    csv = counts.data[counts.data["protocol"] == "paper"].to_csv()
+    assert ",2646," in csv and "2646.0" not in csv
+
+
+def test_a_study_without_a_protocol_that_follows_the_paper_has_no_printed_values(study, settings):
+    grouped = {"protocols": {"grouped": settings["protocols"]["grouped"]}}
+    predictions = [path for path in study[1]["predictions"] if "/grouped/" in path.as_posix()]
+    splits = [path for path in study[1]["classification"] if "/grouped/" in path.as_posix()]
+    table = tables_classification.classification(predictions, splits, settings | grouped)
+    assert not [name for name in (*table.data, *table.shown) if "paper" in name]
+    assert not [note for note in table.notes if "(paper)" in note]
+    assert set(table.data) == {
+        name
+        for name in tables_classification.classification(
+            study[1]["predictions"], study[1]["classification"], settings
+        ).data
+        if not name.endswith("_paper")
+    }
 
 
 def test_models_that_err_alike_are_as_good_as_the_best_and_a_bad_one_is_not(tmp_path):

@@ -54,6 +54,23 @@ def test_null_takes_a_model_and_a_protocol_out(tmp_path):
     assert jobs(dry_run("--configfile", overlay).stdout)["train_classification"] == 7
 
 
+def test_folds_are_trained_and_shown_together(tmp_path):
+    folds = {f"fold_{k}": {"split": "grouped", "fold": [k, 3]} for k in (1, 2, 3)}
+    overlay = write(tmp_path, protocols={"paper": None} | folds, only={"segmentation": ["segformer_b0"]})
+    planned = jobs(dry_run("--configfile", overlay).stdout)
+    assert planned["train_segmentation"] == 4 and planned["tabulate_crossval_segmentation"] == 1
+    assert planned["tabulate_table7"] == planned["draw_fig7_grouped"] == 1
+    assert not [name for name in planned if "fold_" in name]
+
+
+def test_a_study_of_folds_alone_has_no_tables_of_single_protocols(tmp_path):
+    done = dry_run("--configfile", "config/crossval.yaml", "--config", f"root={tmp_path}/folds")
+    planned = jobs(done.stdout)
+    assert planned["train_classification"] == 2 * 5 and planned["train_detection"] == 5
+    assert planned["tabulate_crossval_detection"] == planned["tabulate_table3"] == planned["audit"] == 1
+    assert "tabulate_table6" not in planned and "tabulate_classification" not in planned
+
+
 def test_a_study_without_a_task_has_none_of_its_jobs(tmp_path):
     shown = dry_run("--configfile", write(tmp_path, models={"segmentation": None})).stdout
     planned = jobs(shown)
@@ -183,6 +200,15 @@ def test_a_folder_of_images_and_a_table_are_four_lines_of_config(tmp_path):
     models = {"classification": ["convnext_atto"]}
     planned = jobs(dry_run("--configfile", write(tmp_path, sources=sources, only=models)).stdout)
     assert (planned["unpack_archive"], planned["train_classification"]) == (1, 2)
+
+
+@pytest.mark.parametrize("study", ["crossval", "leave_one_out"])
+def test_folds_and_sources_left_out_are_studied_with_the_settings_of_the_papers_study(study):
+    paper, other = (yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("paper", study))
+    assert all(other[key] == paper[key] for key in ("sources", "timing", "compute"))
+    assert all(paper[key].items() >= other[key].items() for key in ("training", "weights"))
+    for task, models in other["models"].items():
+        assert models.items() <= paper["models"][task].items() and list(models) == other["only"][task]
 
 
 def test_the_papers_study_takes_over_no_hyperparameter_of_the_demonstration():

@@ -138,6 +138,18 @@ def test_the_record_has_the_protocols_of_the_study(study, made):
     assert holds(outputs(), [*mine])
 
 
+def test_the_record_has_the_tables_of_folds(study, made):
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    mine = [
+        *made,
+        *(Path(f"results/tables/crossval_classification.{kind}") for kind in ("csv", "md", "html")),
+    ]
+    ledger = write_ledger(study, config, mine)
+    recorded = {"results/tables/crossval_classification.csv": {"persist": True, "cache": False}}
+    assert recorded in ledger["stages"]["report"]["outs"]
+    assert holds(outputs(), mine)
+
+
 def test_a_study_under_another_root_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()

@@ -102,7 +102,15 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
             "sources: {mine: {urls: ['folder:/x'], reader: {folders: {unit: '('}}}}",
             ["expected a pattern with"],
         ),
-        ("protocols: {random: {label: Random}}", ["'random' is not one of", "['protocols']"]),
+        ("protocols: {mine: {label: Mine}}", ["'split' is a required property", "['protocols']['mine']"]),
+        ("protocols: {mine: {split: random}}", ["'random' is not one of", "['protocols']['mine']['split']"]),
+        ("protocols: {a-b: {split: grouped}}", ["'a-b' does not match", "['protocols']"]),
+        (
+            "protocols: {mine: {split: paper, fold: [1, 5]}}",
+            ["protocols.mine: the paper's split has no fold"],
+        ),
+        ("protocols: {mine: {split: grouped, leave_out: [lin]}}", ["leaves detection no source to train on"]),
+        ("protocols: {mine: {split: grouped, fold: [1]}}", ["[1] is too short", "['mine']['fold']"]),
         (
             "sources: {busi: {tasks: [counting]}}",
             ["'counting' is not one of", "['sources']['busi']['tasks']"],
