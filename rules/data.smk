@@ -83,7 +83,7 @@ rule build_index:
     input:
         script="scripts/build_index.py",
         code=code("data/index.py", "data/duplicates.py", "data/errata.py", "data/inspection.py"),
-        sources=expand("<data>/index/sources/{source}", source=config["sources"]),
+        sources=expand("<data>/index/sources/{source}", source=OWN),
     output:
         images="<data>/index/images.csv",
         annotations="<data>/index/annotations.csv",
@@ -97,9 +97,7 @@ rule build_index:
     params:
         settings=as_json(
             {
-                "sources": {
-                    name: {"errata": source["errata"]} for name, source in config["sources"].items()
-                },
+                "sources": {name: {"errata": source["errata"]} for name, source in OWN.items()},
                 "quarantine": config["quarantine"],
                 "duplicates": config["duplicates"],
             }
@@ -130,7 +128,7 @@ rule split_images:
                 "splits": config["splits"],
                 "sources": {
                     name: {"tasks": source["tasks"], "errata": source["errata"]}
-                    for name, source in config["sources"].items()
+                    for name, source in OWN.items()
                 },
             }
         ),

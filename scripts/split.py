@@ -3,11 +3,9 @@
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from busflow.cli import run, settings
 from busflow.data.splits import make_split
-from busflow.files import remove_temporaries, write_csv
+from busflow.files import read_csv, remove_temporaries, write_csv
 
 
 def main() -> None:
@@ -15,7 +13,7 @@ def main() -> None:
     parser.add_argument("--protocol", required=True)
     parser.add_argument("--task", required=True)
     for table in ("--images", "--annotations", "--quarantine"):
-        parser.add_argument(table, required=True, type=read, help=f"data/index/{table[2:]}.csv")
+        parser.add_argument(table, required=True, type=read_csv, help=f"data/index/{table[2:]}.csv")
     parser.add_argument("--settings", required=True, type=settings, help="config's splits and sources")
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--excluded", required=True, type=Path)
@@ -31,10 +29,6 @@ def main() -> None:
     remove_temporaries(args.excluded, args.output)
     write_csv(args.excluded, excluded)
     write_csv(args.output, split)
-
-
-def read(path: str) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 if __name__ == "__main__":
