@@ -88,7 +88,7 @@ def external_split(
     table = images.sort_values("image_id", ignore_index=True)
     table = table.assign(label=corrected_labels(table, sources), split="test", reason="")
     left_out = quarantine[quarantine["scope"] == "external"].groupby("image_id")["reason"].agg("; ".join)
-    table["reason"] = table["image_id"].map(left_out).fillna("")
+    table["reason"] = left_out.reindex(table["image_id"], fill_value="").to_numpy()
     outlined = annotations.loc[annotations["mask_path"] != "", "image_id"]
     for lacking, reason in (
         ((task == "detection") & ~table["image_id"].isin(annotations["image_id"]), "has no annotated lesion"),
