@@ -111,10 +111,12 @@ def check(config: dict) -> None:
     """
     for name, source in config["sources"].items():
         check_source(name, source)
+    own = [source for source in config["sources"].values() if source["use"] == "study"]
     for task, models in config["models"].items():
-        if not any(task in source["tasks"] for source in config["sources"].values()):
+        if not any(task in source["tasks"] for source in own):
             raise BusflowError(
-                f"no source of the config is for {task}; add one, or leave the task out (models.{task}: null)"
+                f"no source of the config is there to learn {task} from; add one, or leave the task out "
+                f"(models.{task}: null)"
             )
         if task not in config["training"]:
             raise BusflowError(f"models.{task} needs training.{task}, the hyperparameters of the task")

@@ -143,6 +143,11 @@ def read_json(path: Path | str) -> object:
         raise ValueError(f"{path} is nested too deep") from error
 
 
+def read_csv(path: Path | str) -> pd.DataFrame:
+    """A table as text, cell by cell: nothing is taken for a number or for missing."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
 def write_csv(path: Path | str, table: pd.DataFrame) -> None:
     """Atomically write a table without its index, with Unix line ends."""
     with atomic(path) as temporary:

@@ -9,41 +9,56 @@ from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.paper import facts
 
-UNIT = re.compile(r"(?:^|/)(?P<protocol>[^/]+)/(?P<task>[^/]+)/(?P<model>[^/]+)/seed(?P<seed>\d+)/[^/]+$")
+UNIT = re.compile(
+    r"(?:^|/)(?P<protocol>[^/]+)/(?P<task>[^/]+)/(?P<model>[^/]+)/seed(?P<seed>\d+)"
+    r"(?:/external/(?P<source>[^/]+))?/[^/]+$"
+)
 TASK_FILE = re.compile(r"(?:^|/)(?P<protocol>[^/]+)[/_](?P<task>[^/_.]+)\.\w+$")
 
 
 class Unit(NamedTuple):
-    """A unit of study and one of its files."""
+    """A unit of study and one of its files; ``source`` is the external one it is about, if any."""
 
     protocol: str
     task: str
     model: str
     seed: int
     path: Path
+    source: str = ""
 
 
 def units(paths: Iterable[Path], settings: dict) -> list[Unit]:
-    """Parse ``.../{protocol}/{task}/{model}/seed{seed}/<file>``; protocols and models in config order.
+    """Parse ``.../{protocol}/{task}/{model}/seed{seed}/<file>``; all in the order of the config.
 
-    Raises BusflowError for another path, and for a protocol or model that the config does not know.
+    Before the file may stand ``external/{source}``. Raises BusflowError for another path, and for a
+    protocol, model or external source that the config does not know.
     """
-    found = []
+    found, tested = [], ["", *settings.get("external", {})]
     for path in paths:
         parts = UNIT.search(Path(path).as_posix())
         if parts is None:
             raise BusflowError(f"{path}: expected a path like <protocol>/<task>/<model>/seed<n>/<file>")
-        unit = Unit(parts["protocol"], parts["task"], parts["model"], int(parts["seed"]), Path(path))
+        unit = Unit(
+            **(parts.groupdict(default="") | {"seed": int(parts["seed"])}),
+            path=Path(path),
+        )
         if unit.protocol not in settings["protocols"]:
             raise BusflowError(f"{path}: the config has no protocol {unit.protocol}")
         if unit.model not in settings["models"].get(unit.task, {}):
             raise BusflowError(f"{path}: the config has no {unit.task} model {unit.model}")
+        if unit.source not in tested:
+            raise BusflowError(f"{path}: the config has no external source {unit.source}")
         found.append(unit)
     protocols = list(settings["protocols"])
 
     def order(unit: Unit) -> tuple:
         models = list(settings["models"][unit.task])
-        return protocols.index(unit.protocol), models.index(unit.model), unit.seed
+        return (
+            protocols.index(unit.protocol),
+            models.index(unit.model),
+            tested.index(unit.source),
+            unit.seed,
+        )
 
     return sorted(found, key=order)
 

@@ -36,6 +36,11 @@ config["study"] = {key: Text(value) if value else value for key, value in config
 WHOLE = whole(config["protocols"])
 FOLDS = families(config["protocols"])
 STUDIED = [task for task in TASKS if task in config["models"]]
+# Sources that are trained on, and those that only test.
+OWN, EXTERNAL = (
+    {name: source for name, source in config["sources"].items() if (source["use"] == "external") is external}
+    for external in (False, True)
+)
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
 # Files that trainings, predictions and evaluations read, by the names of busflow/tasks.py. Rooms add theirs.
@@ -46,6 +51,11 @@ INPUTS = {
     "packed_index": "<data>/packed/{task}/index.csv",
     "split": "<data>/splits/{protocol}/{task}.csv",
 }
+
+# Where a trained unit is tested: on the test split of its protocol, and on external sources. Under which folder,
+# by which files, and what the rules' names begin with.
+Test = namedtuple("Test", "folder files prefix")
+TESTS = [Test("", INPUTS, "")]
 
 # Library files of each task's own: of its trainings and predictions, and of its evaluations.
 CODE = {}
@@ -96,8 +106,8 @@ def shown(text):
     return text.replace("{", "{\u200b").replace("<", "<\u200b")
 
 
-def sources_of(task):
-    return [name for name, source in config["sources"].items() if task in source["tasks"]]
+def sources_of(task, sources=OWN):
+    return [name for name, source in sources.items() if task in source["tasks"]]
 
 
 def units(task, file, **only):
@@ -126,14 +136,14 @@ def of_task(task, path):
     return path.replace("{task}", task)
 
 
-def unit_file(task, file):
-    """One file of a unit of a task."""
-    return of_task(task, f"{UNIT}/{file}")
+def unit_file(task, file, test=TESTS[0]):
+    """One file of a unit of a task, of one of its tests."""
+    return of_task(task, f"{UNIT}/{test.folder}{file}")
 
 
-def inputs_of(task, verb):
+def inputs_of(task, verb, files=INPUTS):
     """What a task reads at a verb (train, predict, evaluate), by option."""
-    return {name: of_task(task, INPUTS[name]) for name in getattr(TASKS[task], verb)}
+    return {name: of_task(task, files[name]) for name in getattr(TASKS[task], verb)}
 
 
 def place_in_registry(task):

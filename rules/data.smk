@@ -89,7 +89,7 @@ rule build_index:
     input:
         script="scripts/build_index.py",
         code=code(*(f"data/{name}.py" for name in ("index", "duplicates", "errata", "layout", "coco_vid"))),
-        sources=expand("<data>/index/sources/{source}", source=config["sources"]),
+        sources=expand("<data>/index/sources/{source}", source=OWN),
     output:
         images="<data>/index/images.csv",
         annotations="<data>/index/annotations.csv",
@@ -103,9 +103,7 @@ rule build_index:
     params:
         settings=as_json(
             {
-                "sources": {
-                    name: {"errata": source["errata"]} for name, source in config["sources"].items()
-                },
+                "sources": {name: {"errata": source["errata"]} for name, source in OWN.items()},
                 "quarantine": config["quarantine"],
                 "duplicates": config["duplicates"],
             }
@@ -137,7 +135,7 @@ rule split_images:
                 "splits": config["splits"],
                 "sources": {
                     name: {"tasks": source["tasks"], "errata": source["errata"]}
-                    for name, source in config["sources"].items()
+                    for name, source in OWN.items()
                 },
             }
         ),

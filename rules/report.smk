@@ -11,8 +11,9 @@ PRESENTATION = as_json(
         "protocols": config["protocols"],
         "sources": {
             name: {key: source[key] for key in ("label", "original_task", "tasks")}
-            for name, source in config["sources"].items()
+            for name, source in OWN.items()
         },
+        "external": {name: {"label": source["label"]} for name, source in EXTERNAL.items()},
         "models": {
             task: {
                 name: {key: entry[key] for key in ("label", "batch_size") if key in entry}

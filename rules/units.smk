@@ -1,5 +1,6 @@
 # A unit of study, one model under one protocol and seed: train -> predict -> evaluate.
-# The same three rules for each task, after it: train_detection, predict_detection, evaluate_detection.
+# The same three rules for each task, after it: train_detection, predict_detection, evaluate_detection; and for each
+# task that external sources test, predict_external_detection and evaluate_external_detection.
 
 # What the trainings and predictions of all tasks run, but for the choice of a GPU, which shapes no result.
 ENGINE = [
@@ -50,52 +51,54 @@ for task in STUDIED:
             "--output {params.folder:q} --threads {threads} --gpus {resources.gpu} "
             "--workers {resources.workers} --checkpoint-interval {resources.checkpoint_interval} > {log:q} 2>&1"
 
-    rule:
-        name:
-            f"predict_{task}"
-        input:
-            **inputs_of(task, "predict"),
-            script="scripts/predict.py",
-            code=code(*ENGINE, *CODE[task].engine),
-            weights=unit_file(task, "weights.pth"),
-        output:
-            predictions=unit_file(task, TASKS[task].predictions),
-            timing=unit_file(task, "timing.json"),
-        log:
-            f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/predict.log",
-        conda:
-            "../envs/busflow.yaml"
-        threads: config["compute"]["threads"]
-        resources:
-            gpu=min(config["compute"]["gpus"], 1),
-        params:
-            task=task,
-            inputs=as_options(TASKS[task].predict),
-            settings=as_json({key: config["timing"][key] for key in TASKS[task].timing}),
-            folder=subpath(output.predictions, parent=True),
-        shell:
-            "python {input.script:q} --task {params.task} --settings {params.settings:q} "
-            "--weights {input.weights:q} {params.inputs} --output {params.folder:q} "
-            "--threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+    for test in TESTS:
 
-    rule:
-        name:
-            f"evaluate_{task}"
-        input:
-            **inputs_of(task, "evaluate"),
-            script="scripts/evaluate.py",
-            code=code("metrics/*.py", "tasks.py", *CODE[task].metrics),
-            predictions=unit_file(task, TASKS[task].predictions),
-        output:
-            metrics=unit_file(task, "metrics.json"),
-            scores=unit_file(task, "scores.json"),
-        log:
-            f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/evaluate.log",
-        conda:
-            "../envs/busflow.yaml"
-        params:
-            task=task,
-            inputs=as_options(TASKS[task].evaluate),
-        shell:
-            "python {input.script:q} --task {params.task} --predictions {input.predictions:q} {params.inputs} "
-            "--output {output.metrics:q} --scores {output.scores:q} > {log:q} 2>&1"
+        rule:
+            name:
+                f"predict_{test.prefix}{task}"
+            input:
+                **inputs_of(task, "predict", test.files),
+                script="scripts/predict.py",
+                code=code(*ENGINE, *CODE[task].engine),
+                weights=unit_file(task, "weights.pth"),
+            output:
+                predictions=unit_file(task, TASKS[task].predictions, test),
+                timing=unit_file(task, "timing.json", test),
+            log:
+                f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/{test.folder}predict.log",
+            conda:
+                "../envs/busflow.yaml"
+            threads: config["compute"]["threads"]
+            resources:
+                gpu=min(config["compute"]["gpus"], 1),
+            params:
+                task=task,
+                inputs=as_options(TASKS[task].predict),
+                settings=as_json({key: config["timing"][key] for key in TASKS[task].timing}),
+                folder=subpath(output.predictions, parent=True),
+            shell:
+                "python {input.script:q} --task {params.task} --settings {params.settings:q} "
+                "--weights {input.weights:q} {params.inputs} --output {params.folder:q} "
+                "--threads {threads} --gpus {resources.gpu} > {log:q} 2>&1"
+
+        rule:
+            name:
+                f"evaluate_{test.prefix}{task}"
+            input:
+                **inputs_of(task, "evaluate", test.files),
+                script="scripts/evaluate.py",
+                code=code("metrics/*.py", "tasks.py", *CODE[task].metrics),
+                predictions=unit_file(task, TASKS[task].predictions, test),
+            output:
+                metrics=unit_file(task, "metrics.json", test),
+                scores=unit_file(task, "scores.json", test),
+            log:
+                f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/{test.folder}evaluate.log",
+            conda:
+                "../envs/busflow.yaml"
+            params:
+                task=task,
+                inputs=as_options(TASKS[task].evaluate),
+            shell:
+                "python {input.script:q} --task {params.task} --predictions {input.predictions:q} {params.inputs} "
+                "--output {output.metrics:q} --scores {output.scores:q} > {log:q} 2>&1"

@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from busflow.cli import run, settings
 from busflow.data.packing import pack
+from busflow.files import read_csv
 
 
 def main() -> None:
@@ -19,7 +18,7 @@ def main() -> None:
     parser.add_argument("--output-images", required=True, type=Path)
     parser.add_argument("--output-index", required=True, type=Path)
     args = parser.parse_args()
-    images = pd.read_csv(args.images, dtype=str, keep_default_na=False)
+    images = read_csv(args.images)
     images = images[images["source"].isin(args.settings["sources"])]
     pack(images, args.settings["size"], args.threads, args.output_images, args.output_index)
 

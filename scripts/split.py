@@ -3,11 +3,9 @@
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from busflow.cli import run, settings
 from busflow.data.splits import make_split
-from busflow.files import remove_temporaries, write_csv
+from busflow.files import read_csv, remove_temporaries, write_csv
 from busflow.protocols import Protocol
 
 
@@ -16,7 +14,7 @@ def main() -> None:
     parser.add_argument("--protocol", required=True)
     parser.add_argument("--task", required=True)
     for table in ("--images", "--annotations", "--quarantine"):
-        parser.add_argument(table, required=True, type=read, help=f"data/index/{table[2:]}.csv")
+        parser.add_argument(table, required=True, type=read_csv, help=f"data/index/{table[2:]}.csv")
     parser.add_argument(
         "--settings",
         required=True,
@@ -37,10 +35,6 @@ def main() -> None:
     remove_temporaries(args.excluded, args.output)
     write_csv(args.excluded, excluded)
     write_csv(args.output, split)
-
-
-def read(path: str) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 if __name__ == "__main__":

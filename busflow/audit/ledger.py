@@ -9,6 +9,7 @@ from busflow.audit.classification import classification_claims
 from busflow.audit.data import data_claims, network_claims
 from busflow.audit.detection import check_detection_metrics, detection_claims
 from busflow.audit.evidence import Claim, Evidence, check_metrics
+from busflow.audit.external import external_claims
 from busflow.audit.printed import printed_claims
 from busflow.audit.segmentation import check_segmentation_metrics, segmentation_claims
 from busflow.files import read_json
@@ -16,7 +17,7 @@ from busflow.protocols import GROUPED, PAPER
 from busflow.tables.table import Table
 from busflow.units import units
 
-ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7")
+ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7", "S5")
 # The table that shows what a claim is judged by: that of the first pattern which its id matches.
 TABLE_OF = {
     r"T7\.(families|families_small|b4_small|b4_b0)": "segmentation_pairs",
@@ -24,6 +25,7 @@ TABLE_OF = {
     r"E2\..*|F3\..*\.normal_.*": "classification_per_class",
     r"F3\..*": "classification",
     r"T(\d)\..*": r"table\1",
+    r"S5\.(.*)": r"\1",
 }
 CHECKS = {
     "classification": check_metrics,
@@ -58,6 +60,7 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
         *classification_claims(evidence),
         *detection_claims(evidence),
         *segmentation_claims(evidence),
+        *external_claims(evidence),
     ]
     claims.sort(key=lambda claim: ORDER.index(claim.id.split(".")[0]))
     data = pd.DataFrame(claims, columns=Claim._fields)[list(TITLES)]

@@ -10,7 +10,7 @@ from busflow.data.duplicates import find_duplicates, groups
 from busflow.data.errata import correct
 from busflow.data.layout import QUARANTINE_COLUMNS, REMARKS, WITH_IMAGE
 from busflow.errors import BusflowError
-from busflow.files import remove_temporaries, write_csv
+from busflow.files import read_csv, remove_temporaries, write_csv
 
 TABLES = ("images", "annotations", "quarantine")  # of a source, and of all
 
@@ -31,22 +31,14 @@ def build_index(folders: list[Path], settings: dict, output: Path) -> None:
     Raises:
         BusflowError: too large a share of a source is in quarantine, or an image is there twice.
     """
-    images, annotations, quarantine = (
-        pd.concat([_read(folder / f"{name}.csv") for folder in folders], ignore_index=True) for name in TABLES
-    )
-    thumbnails = np.concatenate([np.load(folder / "thumbnails.npy") for folder in folders])
-    if images["image_id"].duplicated().any():
-        twice = images["image_id"][images["image_id"].duplicated()].iloc[0]
-        raise BusflowError(f"{twice} is in the sources twice: give every source folder once")
+    images, annotations, quarantine, thumbnails = read_sources(folders)
     for folder in folders:
         check_budget(folder, settings["quarantine"]["max_share"])
-
-    order = np.argsort(images["image_id"].to_numpy(), kind="stable")
-    images, thumbnails = images.iloc[order].reset_index(drop=True), thumbnails[order]
     corrected = correct(images, settings["sources"])
     pairs = find_duplicates(images, thumbnails, **settings["duplicates"])
     images = images.assign(unit=groups(corrected, pairs)).rename(columns={"unit": "group"})
-    quarantine = pd.concat([quarantine, _withdrawn(corrected), contradictions(corrected, pairs)])
+    problems = pd.concat([withdrawn(corrected), contradictions(corrected, pairs)]).assign(scope="grouped")
+    quarantine = pd.concat([quarantine, problems])
 
     remove_temporaries(*(output / f"{name}.csv" for name in (*TABLES, "duplicates")))
     write_csv(output / "annotations.csv", annotations.sort_values("annotation_id", kind="stable"))
@@ -59,6 +51,23 @@ def build_index(folders: list[Path], settings: dict, output: Path) -> None:
     logger.info("quarantine: %s", quarantine["scope"].value_counts().to_dict() or "empty")
 
 
+def read_sources(folders: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, np.ndarray]:
+    """What ``read_source`` wrote of some sources: images by image_id, annotations, quarantine, thumbnails.
+
+    Raises BusflowError when an image is there twice.
+    """
+    images, annotations, quarantine = (
+        pd.concat([read_csv(folder / f"{name}.csv") for folder in folders], ignore_index=True)
+        for name in TABLES
+    )
+    thumbnails = np.concatenate([np.load(folder / "thumbnails.npy") for folder in folders])
+    if images["image_id"].duplicated().any():
+        twice = images["image_id"][images["image_id"].duplicated()].iloc[0]
+        raise BusflowError(f"{twice} is in the sources twice: give every source folder once")
+    order = np.argsort(images["image_id"].to_numpy(), kind="stable")
+    return images.iloc[order].reset_index(drop=True), annotations, quarantine, thumbnails[order]
+
+
 def check_budget(folder: Path, max_share: float) -> None:
     """Refuse a source of which more than ``max_share`` (0..1) of the files have a quarantine row.
 
@@ -68,9 +77,10 @@ def check_budget(folder: Path, max_share: float) -> None:
         BusflowError: names the source, the share, the commonest reasons and what to do. The list it
             points to is the source's own, which outlives the failed job.
     """
-    quarantine = _read(folder / "quarantine.csv")
+    quarantine = read_csv(folder / "quarantine.csv")
     quarantine = quarantine[~quarantine["reason"].str.startswith(REMARKS)]
-    files = {*_read(folder / "images.csv")["path"], *_read(folder / "annotations.csv")["mask_path"]} - {""}
+    images, annotations = (read_csv(folder / f"{name}.csv") for name in ("images", "annotations"))
+    files = {*images["path"], *annotations["mask_path"]} - {""}
     bad = set(quarantine["path"])
     share = len(bad) / len(files | bad)
     if share > max_share:
@@ -103,7 +113,7 @@ def contradictions(images: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     worst = clashes.sort_values(["ncc", "image_a", "image_b"], ascending=[False, True, True])
     reasons = worst.drop_duplicates("unit").set_index("unit").apply(_clash, axis=1, result_type="reduce")
     involved = images[images["unit"].isin(reasons.index) & ~images["dropped"]]
-    return _rows(involved, involved["unit"].map(reasons))
+    return quarantine_rows(involved, involved["unit"].map(reasons))
 
 
 def _clash(pair: pd.Series) -> str:
@@ -112,14 +122,13 @@ def _clash(pair: pd.Series) -> str:
     return f"cross-label duplicate: {pair['image_a']} is {relation} {other}"
 
 
-def _withdrawn(images: pd.DataFrame) -> pd.DataFrame:
-    return _rows(images[images["dropped"]], "erratum: the makers of the dataset withdrew this video")
+def withdrawn(images: pd.DataFrame) -> pd.DataFrame:
+    """Quarantine rows for the images that the errata drop."""
+    return quarantine_rows(
+        images[images["dropped"]], "erratum: the makers of the dataset withdrew this video"
+    )
 
 
-def _rows(images: pd.DataFrame, reason: pd.Series | str) -> pd.DataFrame:
-    return images.assign(reason=reason, scope="grouped")[QUARANTINE_COLUMNS]
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """A table as text, cell by cell: nothing is taken for a number or for missing."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+def quarantine_rows(images: pd.DataFrame, reason: pd.Series | str) -> pd.DataFrame:
+    """Rows of a quarantine, but for their scope, for images whose files are sound."""
+    return images.assign(reason=reason, scope="")[QUARANTINE_COLUMNS]

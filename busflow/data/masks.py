@@ -29,12 +29,13 @@ def make_masks(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFr
 
     Raises:
         BusflowError: an image is not in the index; its id is no name of a file; its masks are missing, of
-            another size, not binary, or at odds with its label; or no image of the train split has one of the
-            two lesion labels. The other splits may lack one: what is not defined without it is null in the
-            metrics.
+            another size, not binary, or at odds with its label; or no image of the train split (if there is
+            such a split) has one of the two lesion labels. The other splits may lack one: what is not defined
+            without it is null in the metrics.
     """
-    for label in LESIONS:
-        if not ((split["split"] == "train") & (split["label"] == label)).any():
+    trained_on = split[split["split"] == "train"]
+    for label in LESIONS if len(trained_on) else ():
+        if not (trained_on["label"] == label).any():
             raise BusflowError(
                 f"no image of the train split is {label}, so that no segmenter can learn it; "
                 "check sources.<id>.tasks and data/index/quarantine.csv"

@@ -12,7 +12,7 @@ from busflow.labels import LESIONS, SPLITS
 
 
 def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFrame, output: Path) -> None:
-    """Write ``{train,val,test}.json`` in the COCO schema.
+    """Write ``{train,val,test}.json`` in the COCO schema, of the splits that there are.
 
     An image's ``id`` counts from 1 in the order of image ids, its ``file_name`` is its image_id. Every box
     of an image has the label that the split gives the image, and is cut at the image's border.
@@ -29,8 +29,9 @@ def make_views(split: pd.DataFrame, images: pd.DataFrame, annotations: pd.DataFr
     """
     split = with_sizes(split, images)
     boxes = _clipped(annotations.merge(split, on="image_id", suffixes=("_upstream", "")))
-    remove_temporaries(*(output / f"{name}.json" for name in SPLITS))
-    for name in SPLITS:
+    names = [name for name in SPLITS if name in set(split["split"])]
+    remove_temporaries(*(output / f"{name}.json" for name in names))
+    for name in names:
         view = _coco(split[split["split"] == name], boxes[boxes["split"] == name])
         if not view["annotations"]:
             raise BusflowError(

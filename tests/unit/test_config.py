@@ -117,7 +117,8 @@ def test_a_study_of_nothing_is_refused():
 
 def test_a_task_without_data_or_hyperparameters_is_refused():
     with pytest.raises(
-        BusflowError, match=r"no source of the config is for detection.*models\.detection: null"
+        BusflowError,
+        match=r"no source of the config is there to learn detection from.*models\.detection: null",
     ):
         check(resolve(changed(sources={"busi": CONFIG["sources"]["busi"]})))
     with pytest.raises(BusflowError, match=r"models\.detection needs training\.detection"):
