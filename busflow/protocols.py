@@ -114,13 +114,12 @@ def check_protocols(config: dict) -> None:
 def _check_left_out(key: str, left_out: Iterable[str], config: dict) -> None:
     if not left_out:
         return
+    own = {name: source for name, source in config["sources"].items() if source["use"] == "study"}
     for source in left_out:
-        if source not in config["sources"]:
-            raise BusflowError(
-                f"{key} names {source}; the study's sources are {', '.join(config['sources'])}"
-            )
+        if source not in own:
+            raise BusflowError(f"{key} names {source}; the study's own sources are {', '.join(own)}")
     for task in config["models"]:
-        of_task = [name for name, source in config["sources"].items() if task in source["tasks"]]
+        of_task = [name for name, source in own.items() if task in source["tasks"]]
         for what, sources in (
             ("test on", set(of_task) & set(left_out)),
             ("train on", set(of_task) - set(left_out)),

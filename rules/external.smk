@@ -114,11 +114,11 @@ if "segmentation" in STUDIED:
     use rule make_masks as make_external_masks with:
         input:
             script="scripts/make_masks.py",
-            code=code("data/masks.py", "data/images.py", "data/views.py"),
+            code=code("data/masks.py", "data/images.py", "data/grey.py", "data/dicom.py", "data/views.py"),
             split=of_task("segmentation", OUTSIDE["split"]),
             images=OUTSIDE["images"],
             annotations=OUTSIDE["annotations"],
-            raw="<data>/raw/{source}",
+            raw=expand("<data>/{place}/{{source}}", place=["raw", "index/sources"]),
         output:
             directory(of_task("segmentation", OUTSIDE["masks"])),
         log:

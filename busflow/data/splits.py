@@ -169,13 +169,24 @@ def _hold_out_images(index: pd.Index, share: float, seed: int, stratify: pd.Seri
 
 
 def _given_test(table: pd.DataFrame, task: str, protocol: Protocol, seed: int) -> pd.Series:
-    """Whether each row is of a test set that split grouped does not choose: a fold, a source, a list."""
+    """Whether each row is of a test set that split grouped does not choose: a fold, a source, a list.
+
+    Raises BusflowError when no image of the fold or of the sources left out is there to test.
+    """
+    if protocol.is_plain:
+        return (table["upstream_split"] == "val") & (task == "detection")
     if protocol.fold:
         k, of = protocol.fold
-        return assign_folds(table, of, seed) == k
-    if protocol.leave_out:
-        return table["source"].isin(protocol.leave_out)
-    return (table["upstream_split"] == "val") & (task == "detection")
+        given = assign_folds(table, of, seed) == k
+    else:
+        given = table["source"].isin(protocol.leave_out)
+    if not given.any():
+        raise BusflowError(
+            f"protocol {protocol.name} has no image to test {task} on: none of "
+            f"{'its fold' if protocol.fold else ', '.join(protocol.leave_out)} is left; "
+            "see data/index/quarantine.csv"
+        )
+    return given
 
 
 def _divide_groups(
