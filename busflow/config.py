@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from busflow.data.catalogue import check_source, complete
+from busflow.data.catalogue import check_source, complete, own_sources
 from busflow.errors import BusflowError
 from busflow.files import write_json
 from busflow.protocols import check_protocols, with_labels
@@ -111,9 +111,9 @@ def check(config: dict) -> None:
     """
     for name, source in config["sources"].items():
         check_source(name, source)
-    own = [source for source in config["sources"].values() if source["use"] == "study"]
+    own = own_sources(config)
     for task, models in config["models"].items():
-        if not any(task in source["tasks"] for source in own):
+        if not any(task in source["tasks"] for source in own.values()):
             raise BusflowError(
                 f"no source of the config is there to learn {task} from; add one, or leave the task out "
                 f"(models.{task}: null)"

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from busflow.data.catalogue import own_sources
 from busflow.errors import BusflowError
 
 PAPER, GROUPED = RULES = ("paper", "grouped")
@@ -114,10 +115,10 @@ def check_protocols(config: dict) -> None:
 def _check_left_out(key: str, left_out: Iterable[str], config: dict) -> None:
     if not left_out:
         return
-    own = {name: source for name, source in config["sources"].items() if source["use"] == "study"}
+    own = own_sources(config)
     for source in left_out:
         if source not in own:
-            raise BusflowError(f"{key} names {source}; the study's own sources are {', '.join(own)}")
+            raise BusflowError(f"{key} names {source}; the study's sources are {', '.join(own)}")
     for task in config["models"]:
         of_task = [name for name, source in own.items() if task in source["tasks"]]
         for what, sources in (

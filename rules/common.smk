@@ -13,6 +13,7 @@ CHECKOUT = Path(workflow.basedir).parent
 sys.path.insert(0, str(CHECKOUT))
 
 from busflow.config import Text, check, check_files, check_networks, resolve
+from busflow.data.catalogue import own_sources
 from busflow.data.folders import folder_state
 from busflow.errors import BusflowError
 from busflow.protocols import division, families, whole
@@ -37,10 +38,8 @@ WHOLE = whole(config["protocols"])
 FOLDS = families(config["protocols"])
 STUDIED = [task for task in TASKS if task in config["models"]]
 # Sources that are trained on, and those that only test.
-OWN, EXTERNAL = (
-    {name: source for name, source in config["sources"].items() if (source["use"] == "external") is external}
-    for external in (False, True)
-)
+OWN = own_sources(config)
+EXTERNAL = {name: source for name, source in config["sources"].items() if name not in OWN}
 UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 
 # Files that trainings, predictions and evaluations read, by the names of busflow/tasks.py. Rooms add theirs.

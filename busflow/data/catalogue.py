@@ -101,3 +101,8 @@ def _tasks(kind: str, spec: dict) -> list[str]:
     split = "split" in spec or isinstance(spec.get("file"), dict)
     given = {"classification": True, "detection": boxes and split, "segmentation": masks}
     return [task for task, is_given in given.items() if is_given]
+
+
+def own_sources(config: dict) -> dict:
+    """The sources of a config that are divided and trained on; the others are external, and only test."""
+    return {name: entry for name, entry in config["sources"].items() if entry.get("use") != "external"}

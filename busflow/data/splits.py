@@ -21,10 +21,11 @@ from busflow.protocols import GROUPED, PAPER, RULES, Protocol
 TASKS = ("classification", "detection", "segmentation")
 
 # What split grouped holds out, in this order, of all that is to be divided: the paper's 8:1:1, 95:5 of the
-# upstream training part, and 80:20 twice. Where the test set is given, the rest is what is to be divided.
+# upstream training part, and 80:20 twice. Where the test set is given, the rest is what is to be divided;
+# detection on sources without upstream lists holds out a fifth.
 GROUPED_SHARES = {
     "classification": {"test": 0.1, "val": 0.1},
-    "detection": {"val": 0.05},
+    "detection": {"test": 0.2, "val": 0.05},
     "segmentation": {"test": 0.2, "val": 0.16},
 }
 
@@ -70,12 +71,18 @@ def make_split(
     if protocol.split == GROUPED:
         table["label"] = corrected_labels(table, sources)
     table = table[table["source"].isin([name for name, source in sources.items() if task in source["tasks"]])]
-    follows_lists = task == "detection" and protocol.is_plain
+    lists = table["upstream_split"].isin(["train", "val"]).groupby(table["source"]).transform("any")
+    follows_lists = (
+        task == "detection" and protocol.is_plain and (protocol.split == PAPER or bool(lists.any()))
+    )
 
     if task == "detection":
         _leave_out(table, ~table["image_id"].isin(annotations["image_id"]), "has no annotated lesion")
     if follows_lists:
-        _leave_out(table, table["upstream_split"] == "", "is in neither of the upstream train and val lists")
+        unlisted = table["upstream_split"] == ""
+        if protocol.split == GROUPED:
+            unlisted &= lists  # a source without lists is trained on, beside those that have them
+        _leave_out(table, unlisted, "is in neither of the upstream train and val lists")
     if protocol.split == GROUPED:
         _leave_out_quarantined(table, quarantine)
         if follows_lists:
@@ -90,7 +97,7 @@ def make_split(
         raise BusflowError(
             f"no image is left for {task}: check sources.<id>.tasks and data/index/quarantine.csv"
         )
-    if follows_lists and set(kept["upstream_split"]) != {"train", "val"}:
+    if follows_lists and not {"train", "val"} <= set(kept["upstream_split"]):
         raise BusflowError("detection needs images of both upstream lists, train and val; one has none left")
     if protocol.split == PAPER:
         split = _divide_as_the_paper(kept, task, splits["seed"])

@@ -353,3 +353,41 @@ def test_the_script_writes_both_tables(tmp_path, monkeypatch):
     expected, _ = split_of(images, "segmentation", "grouped")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "split.csv", dtype=str), expected)
     assert (tmp_path / "excluded.csv").read_text() == "image_id,label,group,reason\n"
+
+
+def boxes_of(images: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"annotation_id": images["image_id"] + "#1", "image_id": images["image_id"]})
+
+
+def test_detection_without_upstream_lists_divides_groups_as_the_other_tasks_do():
+    images = index_of_groups({"benign": [2] * 20, "malignant": [2] * 20})
+    split, excluded = make_split(
+        images,
+        boxes_of(images),
+        NO_QUARANTINE,
+        task="detection",
+        protocol=Protocol("grouped", split="grouped"),
+        splits={"seed": 0, "balance_tolerance": 0.1},
+        sources={name: {"tasks": ["detection"]} for name in ("busi", "rodrigues")},
+    )
+    assert excluded.empty and (sides_of_groups(split) == 1).all()
+    shares = split["split"].value_counts(normalize=True)
+    assert shares["test"] == pytest.approx(0.2, abs=0.05) and 0 < shares["val"] < 0.15
+
+
+def test_a_source_without_lists_is_trained_on_beside_one_whose_list_is_the_test_set():
+    images = index_of_groups({"benign": [1] * 60, "malignant": [1] * 60})
+    listed = images["source"] == "busi"
+    images.loc[listed, "upstream_split"] = ["train", "train", "val"] * (listed.sum() // 3)
+    split, _ = make_split(
+        images,
+        boxes_of(images),
+        NO_QUARANTINE,
+        task="detection",
+        protocol=Protocol("grouped", split="grouped"),
+        splits={"seed": 0, "balance_tolerance": 0.1},
+        sources={name: {"tasks": ["detection"]} for name in ("busi", "rodrigues")},
+    )
+    tested = set(split.loc[split["split"] == "test", "image_id"])
+    assert tested == set(images.loc[images["upstream_split"] == "val", "image_id"])
+    assert set(images.loc[~listed, "image_id"]) <= set(split["image_id"]) - tested
