@@ -110,7 +110,7 @@ def check(config: dict) -> None:
             protocol cannot be made, or a model's weights are not there.
     """
     for name, source in config["sources"].items():
-        check_source(name, source)
+        check_source(name, source, config["root"])
     own = own_sources(config)
     for task, models in config["models"].items():
         if not any(task in source["tasks"] for source in own.values()):

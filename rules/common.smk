@@ -92,6 +92,11 @@ def json_text(value):
     return json.dumps(value).replace("<", "\\u003c")
 
 
+def parts(entry, keys):
+    """Those keys of an entry that it has."""
+    return {key: entry[key] for key in keys if key in entry}
+
+
 def as_json(value):
     """The same as a parameter; a plain text would be searched for wildcards."""
     return lambda wildcards: json_text(value)

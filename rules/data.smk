@@ -3,6 +3,8 @@
 # Views of the data that tasks make for themselves.
 VIEWS = []
 
+# What of a source's entry decides which files are fetched and what their receipt says.
+TO_FETCH = ["archive", "also", "urls", "sha256", "max_bytes", "homepage", "licence", "citation"]
 FETCHING = ["data/sources.py", "data/transfers.py", "data/download.py", "data/folders.py"]
 READING = [
     *("inspection", "readers", "layout", "lesions", "images", "grey", "dicom"),
@@ -39,10 +41,13 @@ rule fetch_archive:
     conda:
         "../envs/busflow.yaml"
     params:
-        settings=lambda w: json_text(config["sources"][w.source]),
+        settings=lambda w: json_text(parts(config["sources"][w.source], TO_FETCH)),
         folder=subpath(output.receipt, parent=True),
         # Not for the script: when a folder of the user's own changes, so does this, and the rule runs again.
-        state=lambda w: folder_state(config["sources"][w.source]["urls"]),
+        state=lambda w, output: folder_state(
+            config["sources"][w.source]["urls"],
+            Path(output.receipt).with_name(config["sources"][w.source]["archive"]),
+        ),
     shell:
         "python {input.script:q} --source {wildcards.source} --settings {params.settings:q} "
         "--archives {params.folder:q} --receipt {output.receipt:q} > {log:q} 2>&1"
@@ -175,7 +180,7 @@ rule fetch_weights:
     output:
         receipt="<data>/archives/weights/{weights}.json",
     log:
-        "<logs>/fetch/weights_{weights}.log",
+        "<logs>/fetch/weights/{weights}.log",
     retries: 1
     conda:
         "../envs/busflow.yaml"

@@ -78,7 +78,7 @@ rule split_external:
 use rule pack_images as pack_external_images with:
     input:
         script="scripts/pack.py",
-        code=code("data/packing.py", "data/images.py"),
+        code=code("data/packing.py", "data/images.py", "data/grey.py", "data/dicom.py"),
         images=OUTSIDE["images"],
         raw="<data>/raw/{source}",
     output:

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from busflow.data.describing import check_reader
-from busflow.data.folders import MANIFEST, SCHEME, folder_of
+from busflow.data.folders import MANIFEST, SCHEME, check_apart, folder_of
 from busflow.errors import BusflowError
 
 ARCHIVES = (".zip", ".7z", ".tar.gz", ".tgz")
@@ -45,15 +45,18 @@ def complete(name: str, source: object) -> object:
     return source
 
 
-def check_source(name: str, source: dict) -> None:
-    """See that a validated source's parts fit each other.
+def check_source(name: str, source: dict, root: Path | str = ".") -> None:
+    """See that a validated source's parts fit each other, and the study, which has this ``root``.
 
     Raises:
-        BusflowError: its reader cannot be followed, or a folder stands among other URLs or has an archive's
-        name.
+        BusflowError: its reader cannot be followed; or a folder stands among other URLs, has an archive's
+            name, or is one that the study writes into.
     """
     check_reader(f"sources.{name}.reader", source["reader"])
-    is_folder = folder_of(source["urls"]) is not None
+    folder = folder_of(source["urls"])
+    is_folder = folder is not None
+    if is_folder:
+        check_apart(f"sources.{name}.urls", folder, root)
     if is_folder != source["archive"].endswith(MANIFEST):
         raise BusflowError(
             f"sources.{name}.archive is {source['archive']}: "

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -12,8 +13,30 @@ from busflow.data.images import UnusableImage, check_size
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "YBR_PARTIAL_422")
 PALETTE = "PALETTE COLOR"
-# What pydicom says of a header may quote it, the patient's name included: it goes into no log.
+# What is read of a data set: its pixels, how they are laid out, and the tables and windows they go through.
+LUTS = [
+    f"{segmented}{colour}PaletteColorLookupTable{part}"
+    for colour in ("Red", "Green", "Blue")
+    for segmented, part in (("", "Descriptor"), ("", "Data"), ("Segmented", "Data"))
+]
+TAGS = [
+    *(
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+    ),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *LUTS,
+]
+# What pydicom says of a header may quote it: it goes into no log.
 logging.getLogger("pydicom").disabled = True
+warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 
 def decode_dicom(data: bytes) -> np.ndarray:
@@ -22,7 +45,8 @@ def decode_dicom(data: bytes) -> np.ndarray:
     Grey values go through the rescale (or modality table) and the first window (or table) of the file, whose
     range becomes 0..255; without a window, 8 bits stand as they are and more are scaled by
     `busflow.data.grey.to_8_bits`. MONOCHROME1, where low means white, is inverted. RGB, YBR and palettes
-    become luma (ITU-R 601). What is burnt into the picture stays, patients' names too.
+    become luma (ITU-R 601). What is burnt into the picture stays, patients' names too. Of the header only
+    ``TAGS`` are read.
 
     Returns:
         uint8 array [height, width], 0..255.
@@ -32,12 +56,12 @@ def decode_dicom(data: bytes) -> np.ndarray:
             interpretation, or compressed in a way that no installed library undoes. No value of the header
             is told.
     """
-    import pydicom
+    from pydicom import config
     from pydicom.errors import InvalidDicomError
 
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    config.settings.reading_validation_mode = config.IGNORE
     try:
-        dataset = pydicom.dcmread(io.BytesIO(data))
+        dataset = _read(data)
         _check(dataset)
         return _shown(dataset)
     except UnusableImage:
@@ -46,6 +70,34 @@ def decode_dicom(data: bytes) -> np.ndarray:
         raise UnusableImage("not an image: its content is no DICOM file") from None
     except Exception as error:  # the error's own words may quote the header
         raise UnusableImage(f"damaged: its DICOM pixels cannot be decoded ({type(error).__name__})") from None
+
+
+def _read(data: bytes):
+    """The ``TAGS`` of a DICOM file; a compression that is not undone is refused before anything else is read.
+
+    pydicom's dcmread would inflate a deflated data set whole, before its size can be known.
+    """
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.tag import Tag
+
+    stream = io.BytesIO(data)
+    preamble = read_preamble(stream, force=False)
+    meta = read_dataset(
+        stream,
+        False,
+        True,
+        stop_when=lambda tag, *_: tag.group != 2,
+        specific_tags=[Tag("TransferSyntaxUID")],
+    )
+    syntax = meta.TransferSyntaxUID
+    if syntax.is_deflated or (syntax.is_compressed and not _can_decode(syntax)):
+        raise UnusableImage(
+            f"unsupported compression: {syntax.name}; store it uncompressed (dcmconv, dcmdjpeg, gdcmconv)"
+        )
+    layout = syntax.is_implicit_VR, syntax.is_little_endian
+    dataset = read_dataset(stream, *layout, specific_tags=[Tag(name) for name in TAGS])
+    return FileDataset(stream, dataset, preamble, FileMetaDataset(meta), *layout)
 
 
 def _check(dataset) -> None:
@@ -61,11 +113,6 @@ def _check(dataset) -> None:
         )
     if kind in COLOUR and dataset.BitsAllocated != 8:
         raise UnusableImage("unsupported pixels: 16 bits per channel in colour")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and not _can_decode(syntax):
-        raise UnusableImage(
-            f"unsupported compression: {syntax.name}; store it uncompressed (dcmdjpeg, gdcmconv)"
-        )
 
 
 def _can_decode(syntax) -> bool:

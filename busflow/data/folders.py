@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from busflow import files
@@ -13,6 +13,7 @@ from busflow.errors import BusflowError
 SCHEME = "folder:"
 MANIFEST = ".sha256sums"  # what sha256sum writes of the files, and checks: sha256sum -c
 JUNK = {"__MACOSX", "Thumbs.db"}
+WRITTEN = ("data/archives", "data/raw", "data/index", "results", "runs", "logs")  # below a study's root
 CHUNK = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -32,37 +33,59 @@ def folder_of(urls: list[str]) -> Path | None:
     return Path(named[0].removeprefix(SCHEME)).expanduser()
 
 
-def folder_state(urls: list[str]) -> str | None:
+def check_apart(key: str, folder: Path, root: Path | str) -> None:
+    """See that a study with this ``root`` writes nothing into a folder that it takes in; ``key`` names it.
+
+    Raises:
+        BusflowError: it does, and the folder would be another after every run.
+    """
+    for place in (Path(root, name).resolve() for name in WRITTEN):
+        if place.is_relative_to(folder.resolve()):
+            raise BusflowError(
+                f"{key}: the study itself writes to {place}, inside {folder.absolute()}, which would change "
+                "with every run; name a folder that holds the images alone, or give the study another root"
+            )
+
+
+def folder_state(urls: list[str], manifest: Path | str) -> str | None:
     """A digest of the names, sizes and times of all files, by which a changed folder is noticed without
     reading it.
 
-    None when the source is no folder; empty when the folder is not there.
+    A folder that is not there (another machine, a disk that is not connected) has not changed: it has the
+    state that ``write_manifest`` noted beside the manifest, or an empty one. None when the source is no
+    folder.
     """
     folder = folder_of(urls)
-    if folder is None or not folder.is_dir():
-        return None if folder is None else ""
-    digest = hashlib.sha256()
-    for path, status in _walk(folder):
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    if folder is None:
+        return None
+    if folder.is_dir():
+        return _digest(_walk(folder))
+    noted = _note(Path(manifest))
+    return noted.read_text(encoding="utf-8") if noted.is_file() else ""
 
 
-def write_manifest(folder: Path, manifest: Path) -> int:
+def write_manifest(folder: Path, manifest: Path, max_bytes: int) -> int:
     """List the SHA-256 of every file below a folder, hidden ones left out; return the bytes of all.
 
+    The folder's state is noted beside the list, for ``folder_state``.
+
     Raises:
-        BusflowError: the folder is missing, empty or not readable, or holds a name that no list can, a link
-        that
-            leads out of it, a link to a folder, or a device.
+        BusflowError: the folder is missing, empty, not readable, or larger than ``max_bytes``, which is known
+            before a file is read; or it holds a name that no list can, a link that leads out of it, a link
+            to a folder, or a device.
     """
-    if not folder.is_dir():
-        raise BusflowError(f"{folder.absolute()} is no folder; correct the url, or connect the disk it is on")
-    lines, total = [], 0
+    _check_present(folder)
     try:
-        for name, status in _walk(folder):
+        found = list(_walk(folder))
+        for name, status in found:
             _check(folder, name, status)
-            lines.append(f"{files.sha256(folder / name)}  {name}\n")
-            total += status.st_size
+        total = sum(status.st_size for _, status in found)
+        if total > max_bytes:
+            raise BusflowError(
+                f"{folder} holds {total} bytes, more than max_bytes = {max_bytes}; name the folder of the "
+                "images alone, or raise that key of sources.<id>"
+            )
+        lines = [f"{files.sha256(folder / name)}  {name}\n" for name, _ in found]
     except PermissionError as error:
         raise BusflowError(
             f"{error.filename} may not be read; grant it, or move it out of {folder}"
@@ -70,6 +93,7 @@ def write_manifest(folder: Path, manifest: Path) -> int:
     if not lines:
         raise BusflowError(f"{folder} holds no file; correct the url")
     files.write_text(manifest, "".join(lines))
+    files.write_text(_note(manifest), _digest(found))
     log.info("%s: %d files, %.1f MB, listed in %s", folder, len(lines), total / 1e6, manifest)
     return total
 
@@ -78,8 +102,9 @@ def copy_listed(folder: Path, manifest: Path, target: Path) -> tuple[int, int]:
     """Copy the files of a manifest, each checked while it is copied; return how many files and bytes.
 
     Raises:
-        BusflowError: a file is gone, or another than when the list was made.
+        BusflowError: the folder is missing; or a file is gone, or another than when the list was made.
     """
+    _check_present(folder)
     count = size = 0
     for line in manifest.read_text(encoding="utf-8").splitlines():
         expected, _, name = line.partition("  ")
@@ -99,6 +124,23 @@ def copy_listed(folder: Path, manifest: Path, target: Path) -> tuple[int, int]:
             )
         count += 1
     return count, size
+
+
+def _check_present(folder: Path) -> None:
+    if not folder.is_dir():
+        raise BusflowError(f"{folder.absolute()} is no folder; correct the url, or connect the disk it is on")
+
+
+def _note(manifest: Path) -> Path:
+    """Where a folder's state is noted; hidden, since times are no part of the data."""
+    return manifest.with_name(f".{manifest.name}.state")
+
+
+def _digest(found: Iterable[tuple[str, os.stat_result]]) -> str:
+    digest = hashlib.sha256()
+    for path, status in found:
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from busflow import files
-from busflow.data.download import check_size
 from busflow.data.folders import folder_of, write_manifest
 from busflow.data.transfers import transfer
 from busflow.errors import BusflowError
@@ -94,8 +93,7 @@ def _fetch_also(
 
 
 def _list_folder(folder: Path, url: str, manifest: Path, sha256: str | None, max_bytes: int) -> Fetched:
-    size = write_manifest(folder, manifest)
-    check_size(size, max_bytes)
+    size = write_manifest(folder, manifest, max_bytes)
     found = files.sha256(manifest)
     if sha256 not in (None, found):
         raise BusflowError(

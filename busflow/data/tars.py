@@ -32,7 +32,11 @@ def extract_tar(archive: Path, tree) -> None:
     """Extract a ``.tar.gz`` into the tree of `busflow.data.archives`, which checks names, kinds and sizes.
 
     It is decompressed twice: all names are checked before the first byte is written. Owners, modes and times
-    are not taken over.
+    are not taken over. tarfile ends at the first block that is no header, damaged or not; so what follows the
+    last member must be zeros, as the end of a tar is.
+
+    Raises:
+        BusflowError: it holds what the tree does not admit, its end is missing, or something follows it.
     """
     with gzip.open(archive) as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as source:
         members, announced = [], 0
@@ -57,5 +61,18 @@ def extract_tar(archive: Path, tree) -> None:
                     raise EOFError(f"{name} is cut off")
                 tree.append(path, data)
                 left -= len(data)
-        while stream.read(CHUNK):  # to its end, where its checksum stands
-            pass
+        stream.seek(source.offset)
+        _check_end(stream, tree, tree.limit - announced)
+
+
+def _check_end(stream: BinaryIO, tree, limit: int) -> None:
+    """See that nothing but zeros is left of a tar, at least a block; read them all, as a checksum follows."""
+    size = 0
+    while data := stream.read(CHUNK):
+        if data.strip(b"\0"):
+            tree.refuse("after its last readable member comes a damaged header, or something follows its end")
+        size += len(data)
+        if size > limit:
+            tree.refuse(f"it unpacks to more than {tree.limit} bytes, as no archive of images does")
+    if size < tarfile.BLOCKSIZE:
+        tree.refuse("it is cut off: the zeros that end a tar are missing")

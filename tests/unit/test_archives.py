@@ -1,4 +1,5 @@
 import errno
+import gzip
 import io
 import json
 import stat
@@ -270,6 +271,44 @@ def test_a_7z_with_data_after_its_end_is_refused(tmp_path):
     assert "is refused: something follows its end" in refusal(tmp_path / "set.7z")
 
 
+def spoilt_tar(tmp_path, spoil) -> Path:
+    """A tar of three members in which ``spoil`` changes the bytes, compressed again."""
+    path = tmp_path / "set.tar.gz"
+    make_tar(path, TREE.items())
+    path.write_bytes(gzip.compress(spoil(gzip.decompress(path.read_bytes()))))
+    return path
+
+
+SECOND = 7 * 512  # where the second header begins, after the first one and six blocks of 3000 bytes
+LAST = SECOND + 3 * 512  # where the third member ends, after a block
+
+
+@pytest.mark.parametrize("start", [SECOND, SECOND + 512], ids=["second", "third"])
+@pytest.mark.parametrize(
+    "damage", [b"?" * 512, b"\0" * 511 + b"?", b"\0" * 512], ids=["all", "last", "zeros"]
+)
+def test_a_tar_with_a_damaged_header_after_the_first_is_refused(tmp_path, start, damage):
+    path = spoilt_tar(tmp_path, lambda tar: tar[:start] + damage + tar[start + 512 :])
+    assert "comes a damaged header, or something follows its end; nothing was unpacked" in refusal(path)
+
+
+@pytest.mark.parametrize("between", [512, 1024, 5 << 20])
+def test_a_tar_behind_the_end_of_another_is_refused(tmp_path, between):
+    path = spoilt_tar(tmp_path, lambda tar: tar[:LAST] + bytes(between) + tar)
+    assert "something follows its end" in refusal(path)
+
+
+def test_a_tar_without_its_end_is_cut_off(tmp_path):
+    path = spoilt_tar(tmp_path, lambda tar: tar[:LAST])
+    assert "is refused: it is cut off: the zeros that end a tar are missing" in refusal(path)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 20, 3000])
+def test_the_end_of_a_tar_may_be_of_any_length(tmp_path, blocks):
+    path = spoilt_tar(tmp_path, lambda tar: tar[:LAST] + bytes(512 * blocks))
+    assert tree(unpacked(path)) == TREE
+
+
 # --- kinds
 
 
@@ -322,6 +361,10 @@ def test_a_bomb_is_stopped_by_its_ratio(make):
 def test_a_bomb_of_litter_is_stopped_too(tmp_path):
     make_7z(tmp_path / "set.7z", [("__MACOSX/zeros", bytes(60 << 20)), ("a.png", b"1")])
     assert "it unpacks to more than" in refusal(tmp_path / "set.7z")
+
+
+def test_a_bomb_of_zeros_behind_the_end_of_a_tar_is_stopped(tmp_path):
+    assert "it unpacks to more than" in refusal(spoilt_tar(tmp_path, lambda tar: tar + bytes(60 << 20)))
 
 
 def test_the_total_size_is_limited(make, monkeypatch):

@@ -60,6 +60,7 @@ def test_an_entry_that_cannot_be_taken_is_named(tmp_path, file, said):
     [
         ({"archive": "a.zip"}, r"sources\.hospital\.archive is a\.zip: leave it out, or end it in"),
         ({"urls": [], "archive": "a.sha256sums"}, "name an archive"),
+        ({"urls": ["folder:."]}, r"sources\.hospital\.urls: the study itself writes to "),
         ({"urls": ["folder:/a", "folder:/b"]}, "must be the only one of its source's urls"),
         ({"reader": {"table": {**TABLE, "mask": "m", "box": "b"}}}, "has two of mask, box, corners"),
         ({"reader": {"table": {"file": "a", "image": "b"}}}, "needs label, a column or a pattern"),

@@ -11,7 +11,7 @@ from busflow.config import SWINS, Text, check, check_files, check_networks, reso
 from busflow.errors import BusflowError
 from busflow.models.detectors import SWINS as OF_DETECTORS
 
-ARCHIVE = {"archive": "set.zip", "urls": []}
+ARCHIVE = {"archive": "set.zip", "urls": [], "use": "study"}
 CONFIG = {
     "root": ".",
     "sources": {

@@ -2,16 +2,31 @@
 
 import io
 import logging
+import subprocess
+import sys
+import tracemalloc
 import warnings
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless, UltrasoundImageStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    UltrasoundImageStorage,
+)
 
+from busflow.data.dicom import _read
 from busflow.data.images import UnusableImage, decode
+
+ROOT = Path(__file__).parents[2]
 
 GREY = np.random.default_rng(0).integers(0, 256, (40, 50), dtype=np.uint8)
 NAME = "Doe^Jane"
@@ -78,6 +93,14 @@ def test_a_palette_shows_its_colours():
     np.testing.assert_array_equal(decode(data, ".dcm"), 255 - GREY)
 
 
+def test_a_header_without_kinds_of_values_is_read_as_one_with_them():
+    table = np.arange(256, dtype="<u2")[::-1].copy() * 257
+    lut = {f"{name}PaletteColorLookupTableData": table.tobytes() for name in ("Red", "Green", "Blue")}
+    lut |= {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16] for name in ("Red", "Green", "Blue")}
+    data = dicom(GREY, ImplicitVRLittleEndian, PhotometricInterpretation="PALETTE COLOR", **lut)
+    np.testing.assert_array_equal(decode(data, ".dcm"), 255 - GREY)
+
+
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
 def test_wide_grey_without_a_window_is_scaled_by_the_depth_it_uses(bits):
     top = 2**bits - 1
@@ -137,6 +160,20 @@ def test_a_compression_that_nothing_here_undoes_is_named():
     assert "unsupported compression: JPEG-LS Lossless" in refusal(data)
 
 
+def test_a_deflated_file_is_refused_before_it_is_inflated():
+    small = dicom(GREY, DeflatedExplicitVRLittleEndian)
+    squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    bomb = small[: small.index(b"1.2.840.10008.1.2.1.99") + 22] + squeezer.compress(bytes(64 << 20))
+    tracemalloc.start()
+    for data in (small, bomb + squeezer.flush()):
+        assert refusal(data).startswith(
+            "unsupported compression: Deflated Explicit VR Little Endian; store it"
+        )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
 def test_nothing_of_the_header_is_told(caplog, recwarn):
     warnings.simplefilter("always")
     with caplog.at_level(logging.DEBUG):
@@ -146,3 +183,57 @@ def test_nothing_of_the_header_is_told(caplog, recwarn):
         refusal(dicom(GREY, WindowWidth=0, WindowCenter=3)[:-900])
     assert NAME not in caplog.text and "47" not in caplog.text
     assert [w for w in recwarn if NAME in str(w.message)] == []
+
+
+def with_charset(data: bytes, charset: bytes) -> bytes:
+    """The file with a character set of the data set's own, which nobody knows."""
+    element = b"\x08\0\5\0CS" + len(charset).to_bytes(2, "little") + charset
+    start = data.index(b"\x08\0\x60\0CS")  # the modality
+    return data[:start] + element + data[start:]
+
+
+def with_private_sequence(data: bytes) -> bytes:
+    """A sequence of unknown length at the end, in which a character set is the patient's name."""
+    item = b"\xfe\xff\0\xe0" + b"\xff" * 4 + b"\x08\0\5\0CS\x08\0" + NAME.encode()
+    item += b"\xfe\xff\x0d\xe0" + bytes(4) + b"\xfe\xff\xdd\xe0" + bytes(4)
+    start = data.index(b"\x28\0\2\0US")  # samples per pixel
+    return data[:start] + b"\x11\0\x10\x10SQ\0\0" + b"\xff" * 4 + item + data[start:]
+
+
+def test_nothing_of_the_header_is_told_when_warnings_are_errors(tmp_path):
+    """In a process of its own, which prints all that is logged or warned of."""
+    odd = {
+        "sound": dicom(GREY),
+        "birthday": dicom(GREY, PatientBirthDate="20200101").replace(b"20200101", NAME.encode()),
+        "charset": with_charset(dicom(GREY), NAME.encode()),
+        "nested": with_private_sequence(dicom(GREY)),
+        "window": dicom(GREY, WindowCenter=12345678, WindowWidth=20).replace(b"12345678", NAME.encode()),
+        "frames": dicom(GREY, NumberOfFrames=12345678).replace(b"12345678", NAME.encode()),
+        "kind": dicom(GREY, PhotometricInterpretation=NAME),
+        "syntax": dicom(GREY).replace(b"1.2.840.10008.1.2.1\0", NAME.encode().ljust(20, b"\0")),
+        "cut off": dicom(GREY)[:-900],
+    }
+    for name, data in odd.items():
+        (tmp_path / f"{name}.dcm").write_bytes(data)
+    program = """
+import logging, pathlib, sys
+logging.basicConfig(level=logging.DEBUG)
+from busflow.data.images import UnusableImage, decode
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    try:
+        print(path.stem, decode(path.read_bytes(), ".dcm").shape)
+    except UnusableImage as error:
+        print(path.stem, error)
+"""
+    command = [sys.executable, "-W", "error", "-c", program, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == "" and "Doe" not in done.stdout
+    shown = {line.removesuffix(" (40, 50)") for line in done.stdout.splitlines() if "(40, 50)" in line}
+    assert shown == {"sound", "birthday", "charset", "nested"} and len(done.stdout.splitlines()) == len(odd)
+
+
+def test_tags_of_the_patient_are_not_read():
+    dataset = _read(dicom(GREY, WindowCenter=128, WindowWidth=256))
+    assert "PatientName" in pydicom.dcmread(io.BytesIO(dicom(GREY)))
+    assert {"PatientName", "PatientID", "Modality"}.isdisjoint(dataset.dir())
+    assert dataset.WindowWidth == 256 and len(dataset.PixelData) == GREY.size

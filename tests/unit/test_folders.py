@@ -7,7 +7,7 @@ import pytest
 
 from busflow import files
 from busflow.data.archives import unpack
-from busflow.data.folders import folder_state
+from busflow.data.folders import check_apart, folder_state
 from busflow.data.sources import fetch_source
 from busflow.errors import BusflowError
 
@@ -59,19 +59,69 @@ def test_a_folder_that_may_only_be_read_is_enough(hospital):
 
 
 def test_the_same_folder_gives_the_same_receipt_and_a_changed_one_another(hospital):
-    first, state = fetch(hospital), folder_state([f"folder:{hospital}"])
+    first, before = fetch(hospital), state(hospital)
     assert fetch(hospital) == first
-    assert folder_state([f"folder:{hospital}"]) == state
+    assert state(hospital) == before
     os.utime(hospital / "cases.csv", ns=(1, 1))
-    assert folder_state([f"folder:{hospital}"]) != state
+    assert state(hospital) != before
     assert fetch(hospital)["sha256"] == first["sha256"]
     (hospital / "cases.csv").write_text("fine\n")
     assert fetch(hospital)["sha256"] != first["sha256"]
 
 
-def test_only_folders_have_a_state():
-    assert folder_state(["https://example.org/a.zip"]) is None
-    assert folder_state(["folder:/no/such"]) == ""
+def state(hospital: Path) -> str | None:
+    return folder_state([f"folder:{hospital}"], hospital.parent / "archives/hospital.sha256sums")
+
+
+def test_only_folders_have_a_state(tmp_path):
+    assert folder_state(["https://example.org/a.zip"], tmp_path / "a.zip") is None
+    assert folder_state(["folder:/no/such"], tmp_path / "a.sha256sums") == ""
+
+
+def test_a_folder_that_is_out_of_reach_has_the_state_in_which_it_was_taken_in(hospital):
+    fetch(hospital)
+    first = state(hospital)
+    hospital.rename(hospital.with_name("unplugged"))
+    assert state(hospital) == first != ""
+    hospital.with_name("unplugged").rename(hospital)
+    (hospital / "cases.csv").write_text("another\n")
+    assert state(hospital) != first
+    fetch(hospital)
+    second = state(hospital)
+    hospital.rename(hospital.with_name("unplugged"))
+    assert state(hospital) == second != first
+    with pytest.raises(BusflowError, match=r"hospital is no folder; .* connect the disk it is on"):
+        copied(hospital)
+
+
+@pytest.mark.parametrize("root", ["hospital", "hospital/study", "link/study", "hospital/a b"])
+def test_a_study_inside_the_folder_it_takes_in_is_refused(hospital, root):
+    (hospital.parent / "link").symlink_to(hospital)
+    with pytest.raises(
+        BusflowError, match=r"sources\.x\.urls: the study itself writes to .*hospital.* another root"
+    ):
+        check_apart("sources.x.urls", hospital, hospital.parent / root)
+
+
+@pytest.mark.parametrize("folder", [".", "data", "data/archives", "data/raw", "results", "/"])
+def test_a_folder_that_the_study_writes_into_is_refused(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BusflowError, match="which would change with every run"):
+        check_apart("sources.x.urls", Path(folder), ".")
+
+
+def test_a_folder_beside_the_study_or_of_its_own_under_data_is_taken(hospital):
+    check_apart("sources.x.urls", hospital, hospital.parent)
+    check_apart("sources.x.urls", hospital, hospital.parent / "hospital-study")
+    check_apart("sources.x.urls", hospital.parent / "data/hospital", hospital.parent)
+
+
+def test_a_folder_larger_than_may_be_is_refused_before_a_file_is_read(hospital, monkeypatch):
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(
+        BusflowError, match="hospital holds 105 bytes, more than max_bytes = 104; name the folder"
+    ):
+        fetch(hospital, max_bytes=104)
 
 
 @pytest.mark.parametrize("how", ["changed", "gone"])
@@ -99,7 +149,7 @@ def test_a_folder_that_is_not_the_pinned_one_is_refused(hospital):
         (lambda f: os.mkfifo(f / "pipe.jpg"), "'pipe.jpg' in .* is no file"),
         (lambda f: (f / "a\nb.jpg").touch(), "has a name with a control character"),
         (lambda f: (f / "a\\b.jpg").touch(), "has a name with a control character or backslash"),
-        (lambda f: (f / "large.jpg").write_bytes(bytes(1000)), "larger than max_bytes = 1000"),
+        (lambda f: (f / "large.jpg").write_bytes(bytes(1000)), "more than max_bytes = 1000"),
     ],
 )
 def test_what_cannot_be_copied_safely_is_named(hospital, bend, said):

@@ -118,6 +118,24 @@ def test_sixteen_bits_are_scaled_by_the_depth_they_use_whatever_a_few_pixels_say
     assert decode(encoded(wide), ".png").max(axis=1)[1:].max() == 16  # now the picture does use 16 bits
 
 
+@pytest.mark.parametrize(
+    ("brightest", "bits"),
+    [(1, 8), (255, 8), (256, 10), (1023, 10), (1024, 12), (4095, 12), (4096, 14), (16383, 14), (16384, 16)],
+)
+def test_sixteen_bits_are_taken_for_a_depth_that_scanners_have(brightest, bits):
+    wide = np.linspace(0, brightest, 2000).reshape(40, 50).round().astype(np.uint16)
+    wide[-1] = brightest
+    shown = decode(encoded(wide), ".png")
+    assert np.abs(shown - wide / (2**bits - 1) * 255).max() <= 0.5
+
+
+def test_a_pictures_brightness_does_not_jump_at_a_power_of_two_between_depths():
+    wide = np.full((40, 50), 1900, np.uint16)
+    brighter = wide.copy()
+    brighter[:20] = 2300
+    assert decode(encoded(wide), ".png")[-1, -1] == decode(encoded(brighter), ".png")[-1, -1] == 118
+
+
 def test_cmyk_is_refused():
     data = encoded(Image.fromarray(GREY).convert("CMYK"), "JPEG")
     assert refusal(data, ".jpg") == "unsupported pixels: colour mode CMYK"

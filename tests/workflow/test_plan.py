@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from studies import ROOT, dry_run
+from studies import ROOT, copy_checkout, dry_run, snakemake
 
 
 def write(folder: Path, **overlay) -> Path:
@@ -200,6 +200,55 @@ def test_a_folder_of_images_and_a_table_are_four_lines_of_config(tmp_path):
     models = {"classification": ["convnext_atto"]}
     planned = jobs(dry_run("--configfile", write(tmp_path, sources=sources, only=models)).stdout)
     assert (planned["unpack_archive"], planned["train_classification"]) == (1, 2)
+
+
+def test_only_what_is_fetched_or_stands_in_the_receipt_fetches_again(tmp_path):
+    checkout, hospital = copy_checkout(tmp_path / "checkout"), tmp_path / "hospital"
+    hospital.mkdir()
+    (hospital / "cases.csv").write_text("file\n")
+    table = {"file": "cases.csv", "image": "file", "label": "diagnosis"}
+    entry = {"urls": [f"folder:{hospital}"], "reader": {"table": table}, "licence": "own"}
+
+    def planned(**changes) -> dict[str, int]:
+        target, overlay = (
+            "data/index/sources/hospital",
+            write(tmp_path, sources={"hospital": entry | changes}),
+        )
+        shown = dry_run(target, "--configfile", overlay, "--config", "root=.", cwd=checkout)
+        return jobs(shown.stdout)
+
+    assert planned()["fetch_archive"] == 1
+    arguments = [
+        "data/archives/hospital.json",
+        "--configfile",
+        tmp_path / "overlay.yaml",
+        "--config",
+        "root=.",
+    ]
+    snakemake(*arguments, "--cores", "1", cwd=checkout)
+    others = {"read_source", "unpack_archive"}
+    for changes in (
+        {},
+        {"label": "Ours"},
+        {"reader": {"table": table | {"unit": "patient"}}},
+        {"use": "external"},
+    ):
+        assert planned(**changes).keys() & {"fetch_archive", *others} == others, changes
+    assert planned(licence="CC0")["fetch_archive"] == 1
+    hospital.rename(tmp_path / "unplugged")
+    assert planned().keys() & {"fetch_archive", *others} == others
+
+
+def test_logs_of_weights_are_apart_from_those_of_sources(tmp_path):
+    (tmp_path / "x.pth").touch()
+    weights = {"x": {"file": "x.pth", "urls": [f"file:{tmp_path}/x.pth"]}}
+    models = {"classification": {"convnext_atto": {"pretrained": "x"}}}
+    demo = yaml.safe_load((ROOT / "config.yaml").read_text())["sources"]["busi"]
+    sources = {"weights_x": demo | {"archive": "x.zip"}}
+    overlay = write(tmp_path, weights=weights, models=models, sources=sources)
+    shown = dry_run("data", "--printshellcmds", "--configfile", overlay).stdout
+    logs = re.findall(r"scripts/fetch\.py .* > (\S+) 2>&1", shown)
+    assert len(logs) == len(set(logs)) == 5 and f"{tmp_path}/logs/fetch/weights/x.log" in logs
 
 
 @pytest.mark.parametrize("study", ["crossval", "leave_one_out"])
