@@ -53,10 +53,7 @@ def test_five_folds_end_in_one_table_of_all_images(tmp_path):
     assert row["lesion_dice_low"] <= row["lesion_dice"] <= row["lesion_dice_high"]
     assert not [name for name in pd.read_csv(root / "results/tables/table4.csv") if "paper" in name]
     ledger = pd.read_csv(root / "results/audit/ledger.csv").set_index("id")
-    assert (
-        ledger.loc["T4.counts", ["verdict", "ours_paper_protocol"]].tolist() == ["not testable", "–, –, –"]
-        or True
-    )
+    assert (ledger.loc[["T4.counts"], "verdict"] == "not testable").all()
 
 
 @pytest.mark.slow
