@@ -79,8 +79,9 @@ def test_sources_left_out_have_a_table_of_their_own_and_other_studies_have_none(
 
 
 def test_the_target_of_a_task_and_that_of_the_data_hold_external_tests(tmp_path):
-    clinic = {"urls": ["phantom:busi?seed=9"], "reader": "busi", "use": "external"}
-    study = {"sources": {"clinic": clinic}, "only": {"classification": ["convnext_atto"]}}
+    clinic = {"label": "Clinic", "tasks": ["classification"], "reader": "busi", "archive": "clinic.zip"}
+    outside = clinic | {"urls": ["phantom:busi?seed=9"], "use": "external"}
+    study = {"sources": {"clinic": outside}, "only": {"classification": ["convnext_atto"]}}
     overlay = write(tmp_path, **study)
     planned = jobs(dry_run("classification", "--configfile", overlay).stdout)
     assert planned["evaluate_external_classification"] == planned["evaluate_classification"] == 2
