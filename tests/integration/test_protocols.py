@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = "convnext_atto"
 # Two, and not the five of the shipped study: a job takes seconds to start.
-FOLDS = {f"fold_{k}": [k, 2] for k in (1, 2)}
+FOLDS = {f"half_{k}": [k, 2] for k in (1, 2)}
 LEFT_OUT = {"without_lin": ["lin"], "without_two": ["busi", "rodrigues"]}
 TABLES = ["crossval_classification", "leave_one_out_classification", "external_classification"]
 MADE = [
