@@ -14,7 +14,7 @@ from busflow.errors import BusflowError
 
 PAPER, GROUPED = RULES = ("paper", "grouped")
 # Folders that stand beside those of the protocols.
-TAKEN = ("audit", "cards", "figures", "model_facts", "tables")
+TAKEN = ("audit", "cards", "figures", "model_facts", "pooled", "tables")
 
 
 class Protocol(NamedTuple):
@@ -61,12 +61,23 @@ def whole(entries: dict[str, dict]) -> list[str]:
 
 def families(entries: dict[str, dict]) -> list[list[str]]:
     """The folds of each division into folds, in order: protocols that differ in k alone."""
-    found: dict[tuple, list[Protocol]] = {}
-    for each in protocols(entries).values():
-        if each.fold:
-            key = (each.split, each.fold[1], entries[each.name].get("balance_classes", False))
-            found.setdefault(key, []).append(each)
-    return [[each.name for each in sorted(family, key=lambda each: each.fold)] for family in found.values()]
+    found = _alike((each for each in protocols(entries).values() if each.fold), entries)
+    return [[each.name for each in sorted(family, key=lambda each: each.fold)] for family in found]
+
+
+def sources_left_out(entries: dict[str, dict]) -> list[list[str]]:
+    """The protocols that leave sources out: in each list those that differ in these sources alone."""
+    found = _alike((each for each in protocols(entries).values() if each.leave_out), entries)
+    return [[each.name for each in family] for family in found]
+
+
+def _alike(found: Iterable[Protocol], entries: dict[str, dict]) -> list[list[Protocol]]:
+    """Protocols that differ in the fold or in the sources left out alone."""
+    families: dict[tuple, list[Protocol]] = {}
+    for each in found:
+        key = (each.split, each.fold and each.fold[1], entries[each.name].get("balance_classes", False))
+        families.setdefault(key, []).append(each)
+    return [*families.values()]
 
 
 def with_labels(entries: object) -> object:
@@ -118,7 +129,12 @@ def _check_left_out(key: str, left_out: Iterable[str], config: dict) -> None:
     own = own_sources(config)
     for source in left_out:
         if source not in own:
-            raise BusflowError(f"{key} names {source}; the study's sources are {', '.join(own)}")
+            raise BusflowError(f"{key} names {source}; the study's own sources are {', '.join(own)}")
+        if not set(own[source]["tasks"]) & set(config["models"]):
+            raise BusflowError(
+                f"{key} names {source}, which no task of the study ({', '.join(config['models'])}) is tested "
+                f"on; take it out of the list, or add a task to sources.{source}.tasks"
+            )
     for task in config["models"]:
         of_task = [name for name, source in own.items() if task in source["tasks"]]
         for what, sources in (

@@ -78,7 +78,6 @@ TABLES |= {
         "classification:classification_per_class",
         {"metrics": units("classification", "metrics.json", protocol=WHOLE)},
     ),
-    **crossval("classification"),
 }
 
 FIGURES |= {

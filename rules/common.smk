@@ -16,7 +16,7 @@ from busflow.config import Text, check, check_files, check_networks, resolve
 from busflow.data.catalogue import own_sources
 from busflow.data.folders import folder_state
 from busflow.errors import BusflowError
-from busflow.protocols import division, families, whole
+from busflow.protocols import division, families, sources_left_out, whole
 from busflow.tasks import TASKS
 
 try:
@@ -33,9 +33,10 @@ except BusflowError as error:
 
 config["study"] = {key: Text(value) if value else value for key, value in config["study"].items()}
 
-# Protocols whose results stand for themselves, and those that are folds, by family.
+# Protocols whose results stand for themselves; those that are folds, by family; those that leave sources out.
 WHOLE = whole(config["protocols"])
 FOLDS = families(config["protocols"])
+LEFT_OUT = [name for family in sources_left_out(config["protocols"]) for name in family]
 STUDIED = [task for task in TASKS if task in config["models"]]
 # Sources that are trained on, and those that only test.
 OWN = own_sources(config)
@@ -127,12 +128,15 @@ def units(task, file, **only):
 def finished_units(task):
     """All files of the units of a task, so that whatever of them is missing is made again."""
     of_training = ["weights.pth", "history.csv", "run.json"]
-    of_prediction = [TASKS[task].predictions, "timing.json"]
-    return [
-        path
-        for name in (*of_training, *of_prediction, "metrics.json", "scores.json")
-        for path in units(task, name)
-    ]
+    of_test = [TASKS[task].predictions, "timing.json", "metrics.json", "scores.json"]
+    own = [path for name in (*of_training, *of_test) for path in units(task, name)]
+    return own + [path for name in of_test for path in tested_outside(task, name)]
+
+
+def tested_outside(task, file):
+    """One file of each external test of each trained unit of a task."""
+    sources = sources_of(task, EXTERNAL)
+    return [path for source in sources for path in units(task, f"external/{source}/{file}")]
 
 
 def of_task(task, path):
@@ -157,24 +161,6 @@ def place_in_registry(task):
 def splits(task, protocols=config["protocols"]):
     """The split of a task under every protocol, or under some."""
     return expand("<data>/splits/{protocol}/{task}.csv", protocol=protocols, task=task)
-
-
-def crossval(task, **inputs):
-    """The table of a task's folds, if the study has any; ``inputs`` are what else an evaluation reads."""
-    folds = [protocol for family in FOLDS for protocol in family]
-    product = Product(
-        f"{task.capitalize()}: cross-validation",
-        f"crossval:{task}",
-        {
-            "predictions": units(task, TASKS[task].predictions, protocol=folds),
-            "scores": units(task, "scores.json", protocol=folds),
-            "splits": splits(task, folds),
-            **inputs,
-        },
-        "crossval",
-        CODE[task].metrics,
-    )
-    return {f"crossval_{task}": product} if folds else {}
 
 
 def as_options(inputs):

@@ -16,12 +16,6 @@ OUTSIDE_CODE = [
 TESTS.append(Test("external/{source}/", OUTSIDE, "external_"))
 
 
-def tested_outside(task, file):
-    """One file of each external test of each trained unit of a task."""
-    sources = sources_of(task, EXTERNAL)
-    return [path for source in sources for path in units(task, f"external/{source}/{file}")]
-
-
 rule index_external:
     input:
         script="scripts/build_external_index.py",
@@ -128,6 +122,8 @@ if "segmentation" in STUDIED:
 TESTED_OUTSIDE = [task for task in STUDIED if sources_of(task, EXTERNAL)]
 
 for task in TESTED_OUTSIDE:
+    wanted = {OUTSIDE[name] for name in TASKS[task].predict + TASKS[task].evaluate}
+    VIEWS += expand(sorted(wanted), task=task, source=sources_of(task, EXTERNAL))
     TABLES[f"external_{task}"] = Product(
         f"{task.capitalize()}: external tests",
         "external:external",

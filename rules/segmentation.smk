@@ -50,8 +50,6 @@ TABLES |= {
     "segmentation_pairs": Product(
         "Segmentation: pairs of models", "segmentation:segmentation_pairs", METRICS
     ),
-    # The masks of all folds are the same.
-    **crossval("segmentation", masks=INPUTS["masks"].format(protocol=FOLDS[0][0]) if FOLDS else []),
 }
 
 # The paper shows two segmenters in its Figure 7.

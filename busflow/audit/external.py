@@ -6,6 +6,7 @@ import pandas as pd
 
 from busflow.audit.evidence import Claim, Evidence
 from busflow.audit.verdicts import NOT_TESTABLE, UNDEFINED, holds
+from busflow.protocols import GROUPED, PAPER, RULES
 from busflow.tables.external import INTERNAL, SCORES
 
 # Each task's models in words, and whose data the paper trains them on.
@@ -34,22 +35,25 @@ def _generalises(evidence: Evidence, task: str) -> Claim:
     words, sources = MODELS[task]
     name, score = next(iter(SCORES[task].items()))
     table = evidence.tables.get(f"external_{task}")
-    ours = dict.fromkeys(("paper", "grouped"), "–")
+    ours = dict.fromkeys(RULES, "–")
     verdict, why = NOT_TESTABLE, f"no source with use: external tests {task} in this study"
     if table is not None:
         tests = table[table["test"] != INTERNAL]
         sure = tests[tests[f"{name}_drop_low"] > 0]
         verdict = holds(sure.empty)
         why = f"{score.title} drops on {len(sure)} of {len(tests)} tests by more than chance"
-        ours |= {protocol: _largest(part, name) for protocol, part in tests.groupby("protocol")}
+        ours = {
+            split: _largest(tests[tests["protocol"] == protocol], name)
+            for split, protocol in evidence.protocols.items()
+        }
     return Claim(
         f"S5.external_{task}",
         f"The {words} generalise beyond the data of the study",
         "5.4",
         "addressed by large and diverse datasets, all of which are trained on",
         **evidence.judge(verdict, why, sources=sources, task=task),
-        ours_paper_protocol=ours["paper"],
-        ours_grouped=ours["grouped"],
+        ours_paper_protocol=ours[PAPER],
+        ours_grouped=ours[GROUPED],
     )
 
 

@@ -103,7 +103,7 @@ def make_split(
         split = _divide_as_the_paper(kept, task, splits["seed"])
         given = None
     else:
-        given = _given_test(kept, task, protocol, splits["seed"])
+        given = _given_test(kept, task, protocol, splits["seed"], sources)
         split = _divide_groups(kept, given, task, splits["seed"], splits["balance_tolerance"])
     kept = kept.assign(split=split)
     _check(kept, given, f"{protocol.name}/{task}", splits["balance_tolerance"])
@@ -175,25 +175,29 @@ def _hold_out_images(index: pd.Index, share: float, seed: int, stratify: pd.Seri
         raise BusflowError(f"{len(index)} images cannot be divided by the paper's rule: {error}") from error
 
 
-def _given_test(table: pd.DataFrame, task: str, protocol: Protocol, seed: int) -> pd.Series:
+def _given_test(table: pd.DataFrame, task: str, protocol: Protocol, seed: int, sources: dict) -> pd.Series:
     """Whether each row is of a test set that split grouped does not choose: a fold, a source, a list.
 
-    Raises BusflowError when no image of the fold or of the sources left out is there to test.
+    Raises BusflowError when no image of the fold, or of a source left out, is there to test.
     """
     if protocol.is_plain:
         return (table["upstream_split"] == "val") & (task == "detection")
     if protocol.fold:
         k, of = protocol.fold
         given = assign_folds(table, of, seed) == k
-    else:
-        given = table["source"].isin(protocol.leave_out)
-    if not given.any():
-        raise BusflowError(
-            f"protocol {protocol.name} has no image to test {task} on: none of "
-            f"{'its fold' if protocol.fold else ', '.join(protocol.leave_out)} is left; "
-            "see data/index/quarantine.csv"
-        )
-    return given
+        if not given.any():
+            raise BusflowError(
+                f"protocol {protocol.name} has no image to test {task} on: fold {k} of {of} is empty; "
+                "ask for fewer folds, or add images"
+            )
+        return given
+    for source in protocol.leave_out:
+        if task in sources[source]["tasks"] and source not in set(table["source"]):
+            raise BusflowError(
+                f"protocol {protocol.name} has no image of {source} to test {task} on: none is usable; see "
+                f"data/index/quarantine.csv, or take {source} out of protocols.{protocol.name}.leave_out"
+            )
+    return table["source"].isin(protocol.leave_out)
 
 
 def _divide_groups(

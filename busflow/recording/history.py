@@ -52,7 +52,13 @@ def recorded_since(study: Study, paths: Collection[Path]) -> dict[Path, Commit]:
 def later_than_weights(since: dict[Path, Commit]) -> list[Path]:
     """Predictions that were recorded anew after the weights they were made with."""
     predictions = [path for path in since if path.stem == "predictions"]
-    return [p for p in predictions if since[p].age < since.get(p.with_name("weights.pth"), since[p]).age]
+    return [p for p in predictions if since[p].age < since.get(_weights_of(p), since[p]).age]
+
+
+def _weights_of(predictions: Path) -> Path:
+    """The weights that predictions of a unit, or of an external test of it, were made with."""
+    folder = predictions.parent
+    return (folder.parents[1] if folder.parent.name == "external" else folder) / "weights.pth"
 
 
 def as_rows(since: dict[Path, Commit], study: Study) -> pd.DataFrame:
@@ -72,7 +78,7 @@ def as_summary(since: dict[Path, Commit], study: Study) -> str:
     table = pd.DataFrame(lines, columns=["commit", "day", "message", "on record since, unchanged"])
     notes = [
         f"recorded later than its weights: {path} ({since[path].name}, "
-        f"weights {since[path.with_name('weights.pth')].name})"
+        f"weights {since[_weights_of(path)].name})"
         for path in later_than_weights(since)
     ]
     if _git("rev-parse", "--is-shallow-repository").strip() == "true":

@@ -9,11 +9,15 @@ import yaml
 from busflow.recording.study import LEDGER, Study
 
 OUTPUTS = ("outs", "metrics", "plots")
+OUTSIDE = "data/external"
 BASE = "${checkout}/config.yaml"
+OF_OUTSIDE = re.compile(r"results/[^/]+/(?P<task>[^/]+)/[^/]+/seed\d+/(?P<file>external/.+)")
+QUICK = ("/metrics.json", "/scores.json")
 
 
 def ledger_of(study: Study, made: Iterable[Path]) -> str:
-    """A study may lack tasks, models and protocols, and have protocols that the demonstration lacks.
+    """A study may lack tasks, models and protocols, and have what the demonstration lacks: other protocols,
+    external sources.
 
     Of each stage stay the outputs that are among the ``made`` files or hold some of them, the dependencies
     that are code or made, and the settings that the resolved config has; a stage without outputs is left out.
@@ -35,12 +39,10 @@ def ledger_of(study: Study, made: Iterable[Path]) -> str:
         return [*dict.fromkeys(re.sub(pattern, to, path) for path in paths for to in config["protocols"])]
 
     stages = {name: _cut(stage, config, is_made, of_protocols) for name, stage in demo["stages"].items()}
-    # Tables that the demonstration lacks, such as those of folds.
-    stages["report"]["outs"] += [
-        {name: {"persist": True, "cache": False}}
-        for name in sorted(names)
-        if name.startswith("results/tables/") and name not in map(_path, demo["stages"]["report"]["outs"])
-    ]
+    for stage, added in _additions(names, demo).items():
+        stages[stage]["outs"].extend(added)
+        if stage != "data" and is_made(OUTSIDE):
+            stages[stage]["deps"].append(OUTSIDE)
     ledger = {
         "vars": [
             "results/config.yaml",
@@ -55,6 +57,32 @@ def ledger_of(study: Study, made: Iterable[Path]) -> str:
     }
     written = yaml.safe_dump(ledger, sort_keys=False, allow_unicode=True, width=1000)
     return f"# Written by make record: the stages of {LEDGER} at the top, for this study.\n{written}"
+
+
+def _additions(names: list[str], demo: dict) -> dict[str, list[dict]]:
+    """Outputs that the demonstration lacks, by stage: external tests, scores of all folds, further tables."""
+    known = {_path(entry) for entry in demo["stages"]["report"]["outs"]}
+    paths: dict[str, set[str]] = {"data": set(), "report": set()}
+    for name in names:
+        if unit := OF_OUTSIDE.match(name):
+            place = f"results/${{item.protocol}}/{unit['task']}/${{item.model}}/seed${{item.seed}}"
+            paths.setdefault(unit["task"], set()).add(f"{place}/{unit['file']}")
+        elif name.startswith(f"{OUTSIDE}/"):
+            paths["data"].add(OUTSIDE)
+        elif name.startswith("results/pooled/"):
+            paths["report"].add("results/pooled")
+        elif name.startswith("results/tables/") and name not in known:
+            paths["report"].add(name)
+    return {
+        stage: [{path: {"persist": True} | _storage(path)} for path in sorted(found)]
+        for stage, found in paths.items()
+    }
+
+
+def _storage(path: str) -> dict[str, bool]:
+    """What is made in seconds lies in Git."""
+    quick = path.startswith(("results/tables/", "results/pooled")) or path.endswith(QUICK)
+    return {"cache": False} if quick else {}
 
 
 def _cut(stage: dict, config: dict, is_made: Callable, of_protocols: Callable) -> dict:

@@ -16,6 +16,7 @@ CHECKOUT = ("busflow", "config", "config.yaml", "envs", "rules", "scripts", "wor
 # What follows the predictions. No other rule may run: none of the stored files is made anew.
 REBUILDING = (
     "evaluate_",
+    "pool_",
     "tabulate_",
     "draw_",
     "measure_leakage",

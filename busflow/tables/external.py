@@ -1,47 +1,28 @@
 """How models do on sources that they never learnt from, beside the test split of their own protocol."""
 
-from functools import reduce
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from busflow.files import read_csv, read_json
 from busflow.labels import LABELS, LESIONS
+from busflow.metrics.scores import at
+from busflow.tables.leading import LEADING, Score, estimate
 from busflow.tables.table import Table, number
 from busflow.units import units
 
 INTERNAL = "internal"
 
 
-class Score(NamedTuple):
-    """A number of ``metrics.json``: its title, its place there, and that of its interval if it has one."""
-
-    title: str
-    value: str
-    interval: str = ""
-
-
 # The first of a task leads its figure.
 SCORES = {
-    "classification": {
-        "balanced_accuracy": Score(
-            "Balanced accuracy", "balanced_accuracy", "intervals.balanced_accuracy.cluster"
-        ),
-        "accuracy": Score("Accuracy", "accuracy", "intervals.accuracy.cluster"),
-        "macro_f1": Score("Macro F1", "macro_f1", "intervals.macro_f1.cluster"),
-    },
-    "detection": {
-        "ap50": Score("AP50", "coco.ap50", "intervals.ap50"),
-        "ap": Score("AP", "coco.ap", "intervals.ap"),
-    },
-    "segmentation": {
-        "lesion_dice": Score("Dice", "per_image.lesion.dice.mean", "intervals.dice_mean"),
-        "lesion_iou": Score(
-            "Lesion IoU", "views.two_class.per_class.lesion.iou", "intervals.two_class_lesion_iou"
-        ),
-    },
+    task: {name: LEADING[task].scores[name] for name in names}
+    for task, names in {
+        "classification": ("balanced_accuracy", "accuracy", "macro_f1"),
+        "detection": ("ap50", "ap"),
+        "segmentation": ("lesion_dice", "lesion_iou"),
+    }.items()
 }
 # Of each class: how many there are, and one score.
 CLASSES = {
@@ -116,30 +97,16 @@ def _row(task: str, protocol: str, model: str, source: str, found: dict) -> dict
     row = {"protocol": protocol, "model": model, "test": source or INTERNAL, "seeds": len(seeds)}
     row |= {name: seeds[0][name] for name in ("n", "n_groups", "split_sha256")}
     for name, score in SCORES[task].items():
-        inside, outside = (_estimate(found[protocol, model, test], score) for test in ("", source))
+        inside, outside = (estimate(found[protocol, model, test], score) for test in ("", source))
         row |= dict(zip((name, f"{name}_low", f"{name}_high"), outside, strict=True))
         drop = (inside[0] - outside[0], *drop_interval(inside, outside)) if source else (np.nan,) * 3
         row |= dict(zip((f"{name}_drop", f"{name}_drop_low", f"{name}_drop_high"), drop, strict=True))
     labels, count, of_class = CLASSES[task]
     for label in labels:
-        row[f"n_{label}"] = _at(seeds[0], count.format(label))
-        row[f"score_{label}"] = _mean([_at(each, of_class.value.format(label)) for each in seeds])
+        here = of_class._replace(value=of_class.value.format(label))
+        row[f"n_{label}"] = at(seeds[0], count.format(label))
+        row[f"score_{label}"] = estimate(seeds, here)[0]
     return row
-
-
-def _estimate(seeds: list[dict], score: Score) -> tuple[float, float, float]:
-    """Value and ends of its interval, means over the seeds; NaN where there is none."""
-    ends = [_at(each, score.interval) or [None, None] for each in seeds]
-    low, high = (_mean(list(end)) for end in zip(*ends, strict=True))
-    return _mean([_at(each, score.value) for each in seeds]), low, high
-
-
-def _at(metrics: dict, place: str) -> object:
-    return reduce(lambda node, key: node[key], place.split("."), metrics)
-
-
-def _mean(values: list[float | None]) -> float:
-    return np.nan if None in values else float(np.mean(values))
 
 
 def _label(test: str, settings: dict) -> str:

@@ -1,5 +1,6 @@
 """Cross-validation tables: the scores of folds, and of all folds as of one unit that tests every image."""
 
+import runpy
 from pathlib import Path
 
 import detection_files
@@ -11,15 +12,17 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 import study_files
 from busflow.errors import BusflowError
-from busflow.files import write_csv, write_json
+from busflow.files import read_json, write_csv, write_json
 from busflow.metrics.classification import evaluate as evaluate_classification
 from busflow.metrics.detection import evaluate as evaluate_detection
 from busflow.metrics.pooled import evaluate_pooled
 from busflow.metrics.scores import scores
 from busflow.metrics.segmentation import evaluate as evaluate_segmentation
-from busflow.tables import crossval
+from busflow.tables.crossval import crossval
+from busflow.tables.table import Table
 
 OF = 3
+SCRIPT = Path(__file__).parents[2] / "scripts/pool.py"
 EVALUATE = {
     "classification": evaluate_classification,
     "detection": evaluate_detection,
@@ -62,6 +65,18 @@ def listed(folds: list[dict], *kinds: str) -> list[list[Path]]:
     return [[fold[kind] for fold in folds] for kind in kinds]
 
 
+def table_of(task: str, folds: list[dict], settings: dict, inputs=()) -> Table:
+    """The table of folds, all of one division, after the rules' way: first each seed's folds together."""
+    pooled = []
+    for seed in sorted({fold["scores"].parent.name for fold in folds}):
+        of_seed = [fold for fold in folds if fold["scores"].parent.name == seed]
+        metrics = evaluate_pooled(task, *listed(of_seed, "predictions", "splits"), tuple(inputs))
+        root = of_seed[0]["splits"].parents[2]
+        pooled.append(root / f"results/pooled/fold_1/{task}/mine/{seed}/metrics.json")
+        write_json(pooled[-1], metrics)
+    return crossval(pooled, *listed(folds, "scores", "splits"), settings)
+
+
 @pytest.fixture(scope="module")
 def classified(tmp_path_factory):
     """Three folds of a classifier with two seeds, and all its predictions by seed."""
@@ -82,8 +97,7 @@ MODELS = {"mine": {"label": "Mine"}}
 
 def test_the_pooled_score_is_that_of_every_image_predicted_once(classified):
     split, predictions, folds = classified
-    files = listed(folds, "predictions", "scores", "splits")
-    row = crossval.classification(*files, settings_of("classification", MODELS)).data.iloc[0]
+    row = table_of("classification", folds, settings_of("classification", MODELS)).data.iloc[0]
     for name, score in {
         "accuracy": accuracy_score,
         "macro_f1": lambda y, p: f1_score(y, p, average="macro"),
@@ -97,8 +111,7 @@ def test_the_pooled_score_is_that_of_every_image_predicted_once(classified):
 
 def test_mean_and_deviation_are_those_of_the_folds_scores_averaged_over_the_seeds(classified):
     _, _, folds = classified
-    files = listed(folds, "predictions", "scores", "splits")
-    table = crossval.classification(*files, settings_of("classification", MODELS))
+    table = table_of("classification", folds, settings_of("classification", MODELS))
     by_seed = np.array([fold["values"]["accuracy"] for fold in folds]).reshape(2, OF)
     mean, sd = by_seed.mean(axis=0).mean(), by_seed.mean(axis=0).std(ddof=1)
     row = table.data.iloc[0]
@@ -108,33 +121,46 @@ def test_mean_and_deviation_are_those_of_the_folds_scores_averaged_over_the_seed
 
 def test_a_study_with_some_of_the_folds_says_so(classified):
     folds = [fold for fold in classified[2] if "fold_3" not in fold["scores"].as_posix()]
-    files = listed(folds, "predictions", "scores", "splits")
     settings = settings_of("classification", MODELS, folds=(1, 2))
-    table = crossval.classification(*files, settings)
+    table = table_of("classification", folds, settings)
     assert table.shown["Folds"].to_list() == ["Grouped, 2 of 3 folds"]
     assert table.notes[0].startswith("Grouped, 2 of 3 folds: n = ")
 
 
-def test_an_image_that_two_folds_test_is_named(classified, tmp_path):
+def test_an_image_that_two_folds_test_is_named_with_both_protocols_and_the_splits_to_remove(
+    classified, tmp_path
+):
     split, predictions, _ = classified
-    one = split.assign(group="one")  # of which every fold is told that it is the first
-    folds = [
-        write_fold(tmp_path / str(k), 1, one, "classification/mine/seed0", predictions[0]) for k in (1, 2)
-    ]
-    paths = listed(folds, "predictions", "splits")
-    with pytest.raises(BusflowError, match="image_id occurs more than once"):
-        evaluate_pooled("classification", *paths)
+    folds = [write_fold(tmp_path, k, split, "classification/mine/seed0", predictions[0]) for k in (1, 2)]
+    first, second = (pd.read_csv(fold["splits"], dtype=str) for fold in folds)
+    image = first.loc[first["split"] == "test", "image_id"].iloc[0]
+    second.loc[second["image_id"] == image, "split"] = "test"
+    write_csv(folds[1]["splits"], second)
+    with pytest.raises(BusflowError) as refusal:
+        evaluate_pooled("classification", *listed(folds, "predictions", "splits"))
+    said = str(refusal.value)
+    assert said.startswith(f"protocols fold_1 and fold_2 both test image {image} (1 such images in all)")
+    assert f"remove {folds[0]['splits']} and {folds[1]['splits']}, and run the workflow again" in said
+
+
+def test_the_script_writes_the_metrics_of_all_folds(classified, tmp_path, monkeypatch):
+    folds = classified[2][:OF]
+    predictions, splits = listed(folds, "predictions", "splits")
+    arguments = ["--task", "classification", "--predictions", *predictions, "--splits", *splits, "--inputs"]
+    output = tmp_path / "metrics.json"
+    monkeypatch.setattr("sys.argv", ["pool.py", *map(str, arguments), "--output", str(output)])
+    runpy.run_path(SCRIPT, run_name="__main__")
+    assert read_json(output) == evaluate_pooled("classification", predictions, splits)
 
 
 def test_a_score_that_some_fold_lacks_is_the_mean_of_the_others(classified, tmp_path):
     folds = [dict(fold) for fold in classified[2][:OF]]
     folds[0]["scores"] = tmp_path / "fold_1/classification/mine/seed0/scores.json"
     write_json(folds[0]["scores"], folds[0]["values"] | {"macro_f1": None})
-    files = listed(folds, "predictions", "scores", "splits")
-    shown = crossval.classification(*files, settings_of("classification", MODELS)).shown
+    shown = table_of("classification", folds, settings_of("classification", MODELS)).shown
     mean = np.mean([fold["values"]["macro_f1"] for fold in folds[1:]])
     assert shown["Macro F1, mean of folds"][0].startswith(f"{100 * mean:.2f} ± ")
-    assert shown["Macro F1, mean of folds"][0].endswith(" (2 folds)")
+    assert shown["Macro F1, mean of folds"][0].endswith(" (2 of 3)")
 
 
 def test_detections_of_all_folds_are_scored_as_those_of_one_test_set(tmp_path):
@@ -144,12 +170,11 @@ def test_detections_of_all_folds_are_scored_as_those_of_one_test_set(tmp_path):
     found = detection_files.make_detections(split, annotations)
     folds = [write_fold(tmp_path, k, split, "detection/mine/seed0", found, inputs) for k in range(1, OF + 1)]
     whole = evaluate_detection(*paths)
-    files = listed(folds, "predictions", "scores", "splits")
-    row = crossval.detection(*files, *inputs, settings_of("detection", MODELS)).data.iloc[0]
+    row = table_of("detection", folds, settings_of("detection", MODELS), inputs).data.iloc[0]
     for name in ("ap", "ap50", "ap75", "ar100"):
         assert row[name] == pytest.approx(whole["coco"][name])
     assert row[["ap_low", "ap_high"]].to_list() == pytest.approx(whole["intervals"]["ap"])
-    assert "ar100_low" not in row and row["n"] == whole["n"]
+    assert np.isnan(row["ar100_low"]) and row["n"] == whole["n"]
 
 
 def test_masks_of_all_folds_are_scored_over_all_their_pixels(tmp_path):
@@ -164,8 +189,7 @@ def test_masks_of_all_folds_are_scored_over_all_their_pixels(tmp_path):
         )
         for k in range(1, OF + 1)
     ]
-    files = listed(folds, "predictions", "scores", "splits")
-    table = crossval.segmentation(*files, paths["masks"], settings_of("segmentation", MODELS))
+    table = table_of("segmentation", folds, settings_of("segmentation", MODELS), [paths["masks"]])
     y, p = (np.concatenate([each[name].ravel() for name in sorted(truth)]) for each in (truth, found))
     row = table.data.iloc[0]
     assert row["miou"] == pytest.approx(jaccard_score(y, p, average="macro"))

@@ -189,3 +189,13 @@ def test_generalisation_is_contradicted_by_a_drop_beyond_chance_and_only_by_that
     level = table.data.assign(balanced_accuracy_drop_low=-0.1)
     found = claims(settings, {"external_classification": level})[name]
     assert found.verdict == REPRODUCED and "largest drop" in found.ours_grouped
+
+
+def test_the_drop_of_a_split_is_that_of_the_first_protocol_of_it_whatever_its_name(study):
+    settings, table, _ = study
+    entries = settings["protocols"]
+    renamed = settings | {"protocols": {"ours": entries["grouped"], "fold_1": entries["paper"]}}
+    renamed["protocols"]["fold_1"] = {"label": "Fold 1", "split": "grouped", "fold": [1, 2]}
+    data = table.data.replace({"protocol": {"grouped": "ours", "paper": "fold_1"}})
+    found = claims(renamed, {"external_classification": data})["S5.external_classification"]
+    assert found.ours_grouped.startswith("largest drop ") and found.ours_paper_protocol == "–"

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from test_splits import TABLE_1, index_of, sides_of_groups, split_of, videos
+from test_splits import SOURCES, TABLE_1, index_of, sides_of_groups, split_of, videos
 
 from busflow.data.folds import assign_folds
 from busflow.errors import BusflowError
@@ -113,3 +113,34 @@ def test_relatives_of_the_source_left_out_are_trained_on_by_nobody_and_counted()
     assert set(excluded["reason"]) == {"shares its group with busi, which is left out to be tested on"}
     assert (sides_of_groups(split) == 1).all()
     assert (split["split"] == "test").sum() == sum(SMALL["busi"].values())
+
+
+def quarantined(images: pd.DataFrame) -> pd.DataFrame:
+    return images[["image_id"]].assign(reason="withdrawn", scope="grouped")
+
+
+@pytest.mark.parametrize("left_out", [("rodrigues",), ("busi", "rodrigues")])
+def test_a_protocol_one_of_whose_sources_left_out_has_no_usable_image_is_refused_by_name(left_out):
+    images = index_of(SMALL, 5)
+    gone = quarantined(images[images["source"] == "rodrigues"])
+    said = r"^protocol without has no image of rodrigues to test classification on: none is usable; see .*csv"
+    with pytest.raises(BusflowError, match=said):
+        split_of(images, "classification", without(*left_out), quarantine=gone)
+
+
+def test_a_source_left_out_need_not_serve_every_task():
+    sources = SOURCES | {"clinic": {"tasks": ["segmentation"]}}
+    images = index_of(SMALL | {"clinic": {"benign": 40, "malignant": 40}}, 2)
+    split, _ = split_of(images, "segmentation", without("busi", "rodrigues"), sources=sources)
+    tested = split.loc[split["split"] == "test", "image_id"].str.partition("/")[0]
+    assert set(tested) == {"busi"}
+
+
+def test_a_protocol_whose_fold_is_empty_is_refused_by_name():
+    images = index_of({"busi": {"benign": 60, "malignant": 60}}, 6)
+    images["upstream_split"] = ["2" if i % 6 == 5 else "1" for i in range(len(images))]
+    split, _ = split_of(images.assign(group=images["image_id"]), "classification", fold(2, of=2))
+    assert (split["split"] == "test").sum() == 20
+    said = "^protocol fold_2 has no image to test classification on: fold 2 of 2 is empty; ask for fewer"
+    with pytest.raises(BusflowError, match=said):
+        split_of(images, "classification", fold(2, of=2))

@@ -3,12 +3,22 @@
 import pytest
 
 from busflow.errors import BusflowError
-from busflow.protocols import check_protocols, division, families, plain, whole, with_labels
+from busflow.protocols import (
+    check_protocols,
+    division,
+    families,
+    plain,
+    sources_left_out,
+    whole,
+    with_labels,
+)
 
 SOURCES = {
-    "lin": {"tasks": ["classification", "detection"]},
-    "busi": {"tasks": ["classification", "segmentation"]},
-    "rodrigues": {"tasks": ["classification"]},
+    "lin": {"use": "study", "tasks": ["classification", "detection"]},
+    "busi": {"use": "study", "tasks": ["classification", "segmentation"]},
+    "rodrigues": {"use": "study", "tasks": ["classification"]},
+    "archive": {"use": "study", "tasks": ["ranking"]},
+    "clinic": {"use": "external", "tasks": ["classification"]},
 }
 
 
@@ -26,7 +36,7 @@ def check(entry: dict, tasks=("classification",), name="mine", **others) -> None
         ({"fold": [6, 5]}, r"protocols.mine.fold is \[6, 5\]; expected \[k, of\], k from 1 to of"),
         ({"fold": [0, 5]}, r"protocols.mine.fold is \[0, 5\]"),
         ({"fold": [1, 1]}, r"protocols.mine.fold is \[1, 1\]"),
-        ({"leave_out": ["busy"]}, "names busy; the study's sources are lin, busi, rodrigues"),
+        ({"leave_out": ["busy"]}, "names busy; the study's own sources are lin, busi, rodrigues"),
         ({"leave_out": ["lin", "busi", "rodrigues"]}, "leaves classification no source to train on, of lin"),
     ],
 )
@@ -44,6 +54,19 @@ def test_each_task_needs_a_source_to_test_on_and_one_to_train_on():
         check({"leave_out": ["rodrigues"]}, tasks=["classification", "detection"])
     with pytest.raises(BusflowError, match=r"no source to train on, of busi.*models.segmentation: null"):
         check({"leave_out": ["busi"]}, tasks=["segmentation"])
+
+
+def test_a_source_that_tests_no_task_of_the_study_is_no_source_to_leave_out():
+    said = r"leave_out names archive, which no task of the study \(classification\) is tested on; take it out"
+    for useless in (["archive"], ["busi", "archive"]):
+        with pytest.raises(BusflowError, match=said):
+            check({"leave_out": useless})
+    check({"leave_out": ["busi", "rodrigues"]})
+
+
+def test_an_external_source_cannot_be_left_out_of_trainings_that_it_is_never_in():
+    with pytest.raises(BusflowError, match="names clinic; the study's own sources are lin, busi"):
+        check({"leave_out": ["clinic"]})
 
 
 def test_a_name_that_the_results_need_is_refused():
@@ -68,6 +91,16 @@ def test_folds_of_one_division_are_a_family_in_the_order_of_their_numbers():
     }
     assert families(entries) == [["a", "b"], ["balanced"], ["ten"]]
     assert whole(entries) == ["whole"]
+
+
+def test_sources_left_out_in_turn_are_a_family_unless_their_loss_differs():
+    entries = {
+        "one": {"split": "grouped", "leave_out": ["busi"]},
+        "fold": {"split": "grouped", "fold": [1, 3]},
+        "balanced": {"split": "grouped", "leave_out": ["busi"], "balance_classes": True},
+        "two": {"split": "grouped", "leave_out": ["lin", "rodrigues"]},
+    }
+    assert sources_left_out(entries) == [["one", "two"], ["balanced"]]
 
 
 def test_the_first_plain_protocol_of_a_split_speaks_for_it():

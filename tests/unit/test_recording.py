@@ -138,6 +138,13 @@ def test_predictions_recorded_later_than_their_weights_are_in_every_sample():
     assert len(draw(EIGHT, EIGHT["b"], 0)) == 3 * PER_TASK  # not all of them: an audit stays short
 
 
+def test_external_predictions_recorded_later_than_the_weights_of_their_unit_are_named():
+    weights, outside = unit("m") / "weights.pth", unit("m") / "external/clinic/predictions.csv"
+    old, new = (history.Commit(age, "c", "2026-01-01", "text") for age in (2, 1))
+    assert history.later_than_weights({weights: old, outside: new}) == [outside]
+    assert history.later_than_weights({weights: old, outside: old}) == []
+
+
 def test_the_audit_says_what_it_did_not_predict_and_the_chance_of_seeing_a_forgery():
     said = remarks(EIGHT, draw(EIGHT, [], 3), 3)
     assert f"the predictions of {16 - 2 * PER_TASK} units" in said

@@ -59,6 +59,7 @@ def test_folds_are_trained_and_shown_together(tmp_path):
     overlay = write(tmp_path, protocols={"paper": None} | folds, only={"segmentation": ["segformer_b0"]})
     planned = jobs(dry_run("--configfile", overlay).stdout)
     assert planned["train_segmentation"] == 4 and planned["tabulate_crossval_segmentation"] == 1
+    assert planned["pool_segmentation"] == 1
     assert planned["tabulate_table7"] == planned["draw_fig7_grouped"] == 1
     assert not [name for name in planned if "fold_" in name]
 
@@ -69,6 +70,23 @@ def test_a_study_of_folds_alone_has_no_tables_of_single_protocols(tmp_path):
     assert planned["train_classification"] == 2 * 5 and planned["train_detection"] == 5
     assert planned["tabulate_crossval_detection"] == planned["tabulate_table3"] == planned["audit"] == 1
     assert "tabulate_table6" not in planned and "tabulate_classification" not in planned
+
+
+def test_sources_left_out_have_a_table_of_their_own_and_other_studies_have_none(tmp_path, demo):
+    done = dry_run("--configfile", "config/leave_one_out.yaml", "--config", f"root={tmp_path}/sources")
+    assert jobs(done.stdout)["tabulate_leave_one_out_classification"] == 1
+    assert not [name for name in jobs(demo()) if "leave_one_out" in name or "pool" in name]
+
+
+def test_the_target_of_a_task_and_that_of_the_data_hold_external_tests(tmp_path):
+    clinic = {"label": "Clinic", "tasks": ["classification"], "reader": "busi", "archive": "clinic.zip"}
+    outside = clinic | {"urls": ["phantom:busi?seed=9"], "use": "external"}
+    study = {"sources": {"clinic": outside}, "only": {"classification": ["convnext_atto"]}}
+    overlay = write(tmp_path, **study)
+    planned = jobs(dry_run("classification", "--configfile", overlay).stdout)
+    assert planned["evaluate_external_classification"] == planned["evaluate_classification"] == 2
+    planned = jobs(dry_run("data", "--configfile", overlay).stdout)
+    assert planned["split_external"] == planned["pack_external_images"] == 1
 
 
 def test_a_study_without_a_task_has_none_of_its_jobs(tmp_path):

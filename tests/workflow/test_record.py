@@ -150,6 +150,27 @@ def test_the_record_has_the_tables_of_folds(study, made):
     assert holds(outputs(), mine)
 
 
+def test_the_record_has_external_tests_and_scores_of_all_folds_together(study, made):
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    units = {path.parent for path in made if path.name == "predictions.csv"}
+    kept = ("predictions.csv", "timing.json", "metrics.json", "scores.json")
+    mine = [
+        *made,
+        *(unit / "external/clinic" / name for unit in units for name in kept),
+        *map(Path, ["data/external/clinic/images.csv", "data/external/clinic/classification/split.csv"]),
+        *(Path(f"results/tables/external_classification.{kind}") for kind in ("csv", "md", "html")),
+        Path("results/pooled/grouped/classification/convnext_atto/seed0/metrics.json"),
+    ]
+    stages = write_ledger(study, config, mine)["stages"]
+    unit = "results/${item.protocol}/classification/${item.model}/seed${item.seed}/external/clinic"
+    outs = {path: how for entry in stages["classification"]["outs"] for path, how in entry.items()}
+    assert "cache" not in outs[f"{unit}/predictions.csv"] and outs[f"{unit}/metrics.json"]["cache"] is False
+    assert {"data/external": {"persist": True}} in stages["data"]["outs"]
+    assert {"results/pooled": {"persist": True, "cache": False}} in stages["report"]["outs"]
+    assert "data/external" in stages["classification"]["deps"] and "data/external" in stages["report"]["deps"]
+    assert holds(outputs(), mine)
+
+
 def test_a_study_under_another_root_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()
