@@ -391,6 +391,8 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     links = {
         claim: table for table, claim in re.findall(r'data-result="tables/(\w+)\.html">([^<]*)</a>', page)
     }
-    assert set(links) == set(found["id"]) and set(links.values()) <= set(study[0])
+    # This study has no external test, whose table the claims of section 5 would link to.
+    assert set(links) == set(found.loc[~found["id"].str.startswith("S5."), "id"])
+    assert set(links.values()) <= set(study[0])
     assert links["T3.sums"] == "table3" and links["F3.best"] == "classification"
     assert links["T7.families"] == "segmentation_pairs" and links["T7.b4_sizes"] == "segmentation"
