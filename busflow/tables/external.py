@@ -71,8 +71,8 @@ def external(
         *_left_out(excluded_paths, settings),
         "No model has seen an image of an external source in training or when its best epoch was chosen; an "
         "image that the study has too, or a near copy of one, is left out with all images of its group.",
-        "In brackets the 95 % interval of a bootstrap over groups (patients where the source tells them); "
-        "over several seeds means of the values and of the ends.",
+        "Scores range from 0 to 1. In brackets the 95 % interval of a bootstrap over groups (patients where "
+        "the source tells them); over several seeds means of the values and of the ends.",
         "Drop: the value on the own test split less the one on the external source. Its interval follows "
         "from the two intervals (Zou and Donner 2008, Stat. Med. 27:1693); one that holds 0 shows no drop.",
         "n/a (0): the source has no such image. Means over classes are over those that a source has, so that "
