@@ -84,7 +84,7 @@ def small_study() -> dict:
     kept = {
         "classification": {name: {"epochs": 1, "batch_size": 8} for name in CLASSIFIERS},
         "detection": {DETECTOR: {"backbone": "convnext_atto"}},
-        "segmentation": {SEGMENTER: {}},
+        "segmentation": {SEGMENTER: {"epochs": 1}},
     }
     return {
         "sources": {name: {"urls": [url]} for name, url in PHANTOMS.items()},
