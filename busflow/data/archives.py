@@ -40,10 +40,9 @@ def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None
 
     Args:
         archive: a ``.zip``, ``.7z`` or ``.tar.gz`` file; or the list of the files of a ``folder:``, which
-        are copied.
+            are copied.
         receipt: the JSON that was written when it was fetched; its ``sha256`` must be the archive's. Files
-        that it
-            names under ``also`` lie beside the archive and are copied into ``folder``.
+            that it names under ``also`` lie beside the archive and are copied into ``folder``.
         folder: where the archive's tree goes, top folder included. It appears in one rename, when all of
             it is on the disk; while it is being filled it is called ``.<name>.partial`` and lies beside.
 

@@ -220,7 +220,7 @@ def test_the_script_writes_what_the_function_writes(tables, tmp_path):
         assert path.read_bytes() == again.read_bytes()
 
 
-LEADING_OUT = ["../evil", "busi/../../evil", "/tmp/evil", "a\0b", "a\nb", "..\\evil", "a" * 252, "a/" * 600]
+LEADING_OUT = ["../evil", "busi/../../evil", "/evil", "a\0b", "a\nb", "..\\evil", "a" * 252, "a/" * 600]
 
 
 @pytest.mark.parametrize("image_id", LEADING_OUT)

@@ -359,9 +359,8 @@ def boxes_of(images: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"annotation_id": images["image_id"] + "#1", "image_id": images["image_id"]})
 
 
-def test_detection_without_upstream_lists_divides_groups_as_the_other_tasks_do():
-    images = index_of_groups({"benign": [2] * 20, "malignant": [2] * 20})
-    split, excluded = make_split(
+def detection_split_of(images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_split(
         images,
         boxes_of(images),
         NO_QUARANTINE,
@@ -370,6 +369,11 @@ def test_detection_without_upstream_lists_divides_groups_as_the_other_tasks_do()
         splits={"seed": 0, "balance_tolerance": 0.1},
         sources={name: {"tasks": ["detection"]} for name in ("busi", "rodrigues")},
     )
+
+
+def test_detection_without_upstream_lists_divides_groups_as_the_other_tasks_do():
+    images = index_of_groups({"benign": [2] * 20, "malignant": [2] * 20})
+    split, excluded = detection_split_of(images)
     assert excluded.empty and (sides_of_groups(split) == 1).all()
     shares = split["split"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.2, abs=0.05) and 0 < shares["val"] < 0.15
@@ -379,15 +383,7 @@ def test_a_source_without_lists_is_trained_on_beside_one_whose_list_is_the_test_
     images = index_of_groups({"benign": [1] * 60, "malignant": [1] * 60})
     listed = images["source"] == "busi"
     images.loc[listed, "upstream_split"] = ["train", "train", "val"] * (listed.sum() // 3)
-    split, _ = make_split(
-        images,
-        boxes_of(images),
-        NO_QUARANTINE,
-        task="detection",
-        protocol=Protocol("grouped", split="grouped"),
-        splits={"seed": 0, "balance_tolerance": 0.1},
-        sources={name: {"tasks": ["detection"]} for name in ("busi", "rodrigues")},
-    )
+    split, _ = detection_split_of(images)
     tested = set(split.loc[split["split"] == "test", "image_id"])
     assert tested == set(images.loc[images["upstream_split"] == "val", "image_id"])
     assert set(images.loc[~listed, "image_id"]) <= set(split["image_id"]) - tested
