@@ -46,7 +46,9 @@ def write_inputs(folder: Path, size: int) -> list[str]:
     table["label"] = np.resize(["benign", "malignant", "normal"], IMAGES)
     table["split"] = np.where(np.arange(IMAGES) < IMAGES - 8, "train", "val")
     np.save(files["images.npy"], np.random.default_rng(0).integers(0, 256, (IMAGES, size, size), np.uint8))
-    table[["image_id", "pixel_sha256"]].assign(source="busi").to_csv(files["images.csv"], index=False)
+    table[["image_id", "pixel_sha256"]].assign(source="busi", width=size, height=size).to_csv(
+        files["images.csv"], index=False
+    )
     table[["pixel_sha256"]].assign(row=range(IMAGES)).to_csv(files["packed.csv"], index=False)
     table[["image_id", "split", "label"]].assign(group="none").to_csv(files["split.csv"], index=False)
     options = {"images": "images.csv", "packed-images": "images.npy", "packed-index": "packed.csv"}
@@ -59,7 +61,13 @@ def command(
     settings = SETTINGS | {"timm": network, "image_size": size, "epochs": epochs}
     return [
         *(sys.executable, "scripts/train.py", "--task=classification", "--seed=0", "--threads=1", "--gpus=0"),
-        *("--workers=0", f"--settings={json.dumps(settings)}", *inputs, f"--checkpoint-interval={interval}"),
+        *(
+            "--origin={}",
+            "--workers=0",
+            f"--settings={json.dumps(settings)}",
+            *inputs,
+            f"--checkpoint-interval={interval}",
+        ),
         *(f"--state={folder / 'state'}", f"--output={folder / 'out'}"),
     ]
 

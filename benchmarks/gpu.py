@@ -484,7 +484,7 @@ def training_runs(config: dict, folder: Path, task: str, stops: list, deadline: 
     options = {role.replace("_", "-"): path for role, path in inputs.items()}
     options |= {"task": task, "settings": json.dumps(settings), "seed": 0, "gpus": int(CUDA)}
     options |= {key: config["compute"][key] for key in ("threads", "workers")}
-    options |= {"state": folder / "state", "output": folder}
+    options |= {"origin": "{}", "state": folder / "state", "output": folder}
     options["checkpoint-interval"] = 0 if len(stops) > 1 else 10**9
     command = [
         sys.executable,

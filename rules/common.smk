@@ -194,6 +194,36 @@ def training_settings(task):
     return settings
 
 
+def origin(task):
+    """What a model's weights say of where they come from, on one line each."""
+
+    def words(wildcards):
+        protocol = config["protocols"][wildcards.protocol]
+        learnt = [name for name in sources_of(task) if name not in protocol.get("leave_out", [])]
+        sources = [
+            {"name": name, **parts(config["sources"][name], ["label", "licence", "citation"])}
+            for name in learnt
+        ]
+        study = {
+            "study": config["study"]["name"],
+            "title": config["study"]["title"],
+            "notice": config["study"]["notice"],
+        }
+        place = {"protocol": protocol["label"], "model": wildcards.model, "seed": int(wildcards.seed)}
+        return json_text(on_one_line({**study, **place, "sources": sources}))
+
+    return words
+
+
+def on_one_line(value):
+    """The same with every run of white space in its texts made one space."""
+    if isinstance(value, dict):
+        return {key: on_one_line(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [on_one_line(each) for each in value]
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
 def starting_weights():
     """Names of the weights that any model starts from."""
     entries = [entry for models in config["models"].values() for entry in models.values()]

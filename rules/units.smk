@@ -4,9 +4,12 @@
 
 # What the trainings and predictions of all tasks run, but for the choice of a GPU, which shapes no result.
 ENGINE = [
-    *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "prediction")),
+    *(
+        f"engine/{name}.py"
+        for name in ("augmentation", "checkpoints", "datasets", "hooks", "meta", "prediction")
+    ),
     *(f"engine/{name}.py" for name in ("progress", "provenance", "runs", "signals", "timing", "training")),
-    *(f"data/{name}.py" for name in ("images", "grey", "dicom", "packing")),
+    *(f"data/{name}.py" for name in ("appearance", "images", "grey", "dicom", "packing")),
     *(f"models/{name}.py" for name in ("initial", "inputs", "rules", "weights")),
 ]
 
@@ -39,6 +42,7 @@ for task in STUDIED:
             task=task,
             inputs=as_options(TASKS[task].train),
             settings=training_settings(task),
+            origin=origin(task),
             pretrained=pretrained_argument(task),
             # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
             state=under_root(f"runs/{{protocol}}/{task}/{{model}}/seed{{seed}}"),
@@ -47,7 +51,8 @@ for task in STUDIED:
         # while the training still saves its state.
         shell:
             "exec python {input.script:q} --task {params.task} --settings {params.settings:q} "
-            "--seed {wildcards.seed} {params.inputs} {params.pretrained} --state {params.state:q} "
+            "--seed {wildcards.seed} --origin {params.origin:q} {params.inputs} {params.pretrained} "
+            "--state {params.state:q} "
             "--output {params.folder:q} --threads {threads} --gpus {resources.gpu} "
             "--workers {resources.workers} --checkpoint-interval {resources.checkpoint_interval} > {log:q} 2>&1"
 

@@ -13,6 +13,9 @@ def main() -> None:
     add_task(parser, "train")
     parser.add_argument("--settings", required=True, type=settings, help="of model and training, JSON")
     parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument(
+        "--origin", required=True, type=settings, help="what the weights say of where they come from, JSON"
+    )
     parser.add_argument("--pretrained", type=Path, help="pretrained weights; none: from scratch")
     parser.add_argument("--state", required=True, type=Path, help="folder for what a resume needs")
     parser.add_argument("--output", required=True, type=Path, help="folder for weights, history, run record")
@@ -46,7 +49,7 @@ def main() -> None:
         from busflow.engine.training import train
 
         task = load_task(args.task)
-        train(task, inputs, args.settings, args.seed, compute, args.state, args.output)
+        train(task, inputs, args.settings, args.seed, args.origin, compute, args.state, args.output)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import torch
 
 from busflow.errors import BusflowError
 from busflow.files import atomic
-from busflow.models.rules import Rule, is_count, picked
 from busflow.models.weights import read_data, refuse_non_finite
 
 
@@ -44,25 +43,3 @@ def load_weights(path: Path) -> dict:
         raise BusflowError(f"{path} is no weights file of a training here; delete it and train again")
     refuse_non_finite(loaded["state_dict"], path)
     return {"state_dict": loaded["state_dict"], "meta": loaded["meta"]}
-
-
-def read_meta(path: Path, meta: dict, rules: dict[str, Rule]) -> dict:
-    """What a weights file says of itself, if that is what a training of this task writes.
-
-    Args:
-        path: of the file, which may come from anywhere.
-        meta: from ``load_weights``.
-        rules: of its values, but for the epoch; a network is built from these and from nothing else.
-
-    Raises:
-        BusflowError: a key is missing or too many, or a value is not of its kind.
-    """
-    try:
-        if unknown := sorted(map(str, meta.keys() - rules.keys() - {"epoch"})):
-            raise ValueError(f"{unknown[0]} is not expected")
-        return picked(meta, {**rules, "epoch": is_count})
-    except ValueError as error:
-        raise BusflowError(
-            f"{path} does not describe a network of this task (meta: {error}); take the weights.pth that a "
-            "training of this task published"
-        ) from error

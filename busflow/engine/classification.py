@@ -12,17 +12,16 @@ from mmengine.evaluator import BaseMetric
 from busflow.data.packing import PackedImages
 from busflow.engine import timing, training
 from busflow.engine.augmentation import UltrasoundAugmentation
-from busflow.engine.checkpoints import load_weights, read_meta
+from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import PackedDataset, evaluation_loader, split_images
+from busflow.engine.meta import read_meta
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
 from busflow.metrics.confusion import summary
-from busflow.models.classifier import Classifier, build_network, is_network, is_option
-from busflow.models.rules import is_count
+from busflow.models.classifier import Classifier, build_network, shaping
 from busflow.models.weights import load_trained
-from busflow.tasks import TASKS
 
 
 class ClassificationValidation(BaseMetric):
@@ -52,7 +51,11 @@ def read(inputs: dict[str, Path], name: str) -> PackedDataset:
     packed = PackedImages(inputs["packed_images"], inputs["packed_index"])
     labels = table["label"].map(LABELS.index)
     return PackedDataset(
-        packed.images, packed.rows(table["pixel_sha256"]), labels, table["image_id"].tolist()
+        packed.images,
+        packed.rows(table["pixel_sha256"]),
+        labels,
+        table["image_id"].tolist(),
+        table[["width", "height"]].astype(int).to_numpy(),
     )
 
 
@@ -77,9 +80,9 @@ def prepare(
         ),
         optimizer=training.optimizer(network, settings),
         validation=ClassificationValidation(),
-        select_by=TASKS["classification"].select_by,
+        task="classification",
+        classes=LABELS,
         settings=settings,
-        meta={key: settings[key] for key in ("timm", "network", "image_size")} | {"classes": list(LABELS)},
     )
 
 
@@ -94,7 +97,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
         output: folder of the two files.
     """
     device = torch.device(get_device())
-    model = load_classifier(weights).to(device)
+    model = load(weights)[0].to(device)
     dataset = read(inputs, "test")
     loader = evaluation_loader(dataset, settings["batch"], workers=0)
     infer(model, next(iter(loader)))  # the first call pays for set-up
@@ -126,25 +129,13 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     )
 
 
-def load_classifier(weights: Path) -> Classifier:
-    """The published classifier, in evaluation mode."""
+def load(weights: Path) -> tuple[Classifier, dict]:
+    """The published classifier, in evaluation mode, and what its file says of it (``read_meta``)."""
     loaded = load_weights(weights)
-    meta = read_meta(
-        weights,
-        loaded["meta"],
-        {
-            "timm": is_network,
-            "network": lambda options: (
-                isinstance(options, dict) and all(is_option(*item) for item in options.items())
-            ),
-            "image_size": is_count,
-            "classes": lambda names: names == list(LABELS),
-        },
-    )
-    network = load_trained(
-        lambda: build_network(meta["timm"], options=meta["network"]), loaded["state_dict"], weights
-    )
-    return Classifier(network).eval()
+    meta = read_meta(weights, loaded["meta"], "classification", LABELS, shaping)
+    timm, options = (meta["settings"][key] for key in ("timm", "network"))
+    network = load_trained(lambda: build_network(timm, options=options), loaded["state_dict"], weights)
+    return Classifier(network).eval(), meta
 
 
 def infer(model: Classifier, batch: dict) -> torch.Tensor:
@@ -153,4 +144,6 @@ def infer(model: Classifier, batch: dict) -> torch.Tensor:
 
 
 def _table(inputs: dict[str, Path], name: str) -> pd.DataFrame:
-    return split_images(inputs["split"], inputs["images"], name, ["source", "pixel_sha256"])
+    return split_images(
+        inputs["split"], inputs["images"], name, ["source", "pixel_sha256", "width", "height"]
+    )

@@ -25,6 +25,7 @@ class PackedDataset(Dataset):
         rows: int array [n], the row of ``images`` for each sample.
         labels: int array [n], class indices.
         image_ids: of the samples.
+        sizes: int array [n, 2], widths and heights of the original images.
 
     Indexing with a list yields ``{"images": uint8 [B, 1, S, S], "labels": int64 [B],
     "samples": int64 [B]}``; ``samples`` are the positions in this dataset.
@@ -32,9 +33,16 @@ class PackedDataset(Dataset):
 
     metainfo: ClassVar[dict] = {}  # mmengine warns about a dataset without it
 
-    def __init__(self, images: np.ndarray, rows: np.ndarray, labels: np.ndarray, image_ids: list[str]):
+    def __init__(
+        self,
+        images: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        image_ids: list[str],
+        sizes: np.ndarray,
+    ):
         self.images, self.rows, self.labels = images, np.asarray(rows), np.asarray(labels, np.int64)
-        self.image_ids = image_ids
+        self.image_ids, self.sizes = image_ids, sizes
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -14,14 +14,14 @@ from busflow.data.packing import PackedImages
 from busflow.data.views import load_view
 from busflow.engine import prediction, training
 from busflow.engine.boxes import BoxAugmentation, DetectionDataset
-from busflow.engine.checkpoints import load_weights, read_meta
+from busflow.engine.checkpoints import load_weights
+from busflow.engine.meta import read_meta
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
 from busflow.models.detectors import Detector, build_network, prior_sides, shaping
 from busflow.models.weights import load_trained
-from busflow.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,9 @@ def prepare(
             lambda name: learning_rate_scale(name, settings["backbone_rate"], settings["layer_decay"]),
         ),
         validation=DetectionValidation(validation),
-        select_by=TASKS["detection"].select_by,
+        task="detection",
+        classes=LESIONS,
         settings=settings,
-        meta={"settings": settings, "categories": list(LESIONS)},
     )
 
 
@@ -114,26 +114,19 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
         settings: key ``warmup`` (untimed calls).
         output: folder of the two files.
     """
-    model, dataset = load_detector(weights).to(get_device()), read(inputs, "test")
+    model, dataset = load(weights)[0].to(get_device()), read(inputs, "test")
     # The test set itself is timed, because a detector's time depends on what it sees.
     found = prediction.one_by_one(lambda batch: infer(model, batch)[0], dataset, settings["warmup"], output)
     results = [dataset.results(sample, detections) for sample, detections in enumerate(found)]
     prediction.write(output / "predictions.json", itertools.chain(*results))
 
 
-def load_detector(weights: Path) -> Detector:
-    """The published detector, in evaluation mode."""
+def load(weights: Path) -> tuple[Detector, dict]:
+    """The published detector, in evaluation mode, and what its file says of it (``read_meta``)."""
     loaded = load_weights(weights)
-    meta = read_meta(
-        weights,
-        loaded["meta"],
-        {
-            "settings": lambda each: isinstance(each, dict) and bool(shaping(each)),
-            "categories": lambda names: names == list(LESIONS),
-        },
-    )
-    network = load_trained(lambda: build_network(shaping(meta["settings"])), loaded["state_dict"], weights)
-    return Detector(network).eval()
+    meta = read_meta(weights, loaded["meta"], "detection", LESIONS, shaping)
+    network = load_trained(lambda: build_network(meta["settings"]), loaded["state_dict"], weights)
+    return Detector(network).eval(), meta
 
 
 def infer(model: Detector, batch: dict) -> list[dict[str, torch.Tensor]]:

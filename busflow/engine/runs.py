@@ -17,7 +17,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from mmengine.runner import CheckpointLoader
 
-from busflow.engine.checkpoints import save_weights, write_tensors
+from busflow.engine.checkpoints import load_weights, save_weights, write_tensors
 from busflow.errors import BusflowError
 from busflow.files import (
     atomic,
@@ -146,15 +146,20 @@ def _is_whole(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
 
 
-def publish(folder: Path, output: Path) -> None:
+def publish(folder: Path, output: Path, origin: dict) -> None:
     """Give the files of a finished run their place in the results, run.json last; remove what they outdate.
 
-    That is the run's states, and finished runs of other settings or other code.
+    That is the run's states, and finished runs of other settings or other code. Where the study's words have
+    changed since, the weights are written again with the present ``origin``.
     """
-    link_or_copy(folder / WEIGHTS, output / WEIGHTS)
-    for name in (HISTORY, RECORD):
-        with atomic(output / name) as temporary:
-            shutil.copyfile(folder / name, temporary)
+    loaded = load_weights(folder / WEIGHTS)
+    if loaded["meta"]["origin"] == origin:
+        link_or_copy(folder / WEIGHTS, output / WEIGHTS)
+    else:
+        save_weights(output / WEIGHTS, loaded["state_dict"], loaded["meta"] | {"origin": origin})
+    with atomic(output / HISTORY) as temporary:
+        shutil.copyfile(folder / HISTORY, temporary)
+    write_json(output / RECORD, read_json(folder / RECORD) | {"weights_sha256": sha256(output / WEIGHTS)})
     for path in folder.iterdir():
         if path.name not in (*PUBLISHED, SEAL):
             path.unlink()

@@ -12,16 +12,16 @@ from mmengine.evaluator import BaseMetric
 from busflow.data.masks import CLASSES
 from busflow.data.packing import PackedImages
 from busflow.engine import prediction, training
-from busflow.engine.checkpoints import load_weights, read_meta
+from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, split_images
 from busflow.engine.masks import IGNORED, MaskAugmentation, SegmentationDataset, read_masks, unletterbox
+from busflow.engine.meta import read_meta
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
 from busflow.models.segmenters import Segmenter, build_network, shaping
 from busflow.models.weights import load_trained
-from busflow.tasks import TASKS
 
 
 class SegmentationValidation(BaseMetric):
@@ -96,9 +96,9 @@ def prepare(
             ),
         ),
         validation=SegmentationValidation(),
-        select_by=TASKS["segmentation"].select_by,
+        task="segmentation",
+        classes=CLASSES,
         settings=settings,
-        meta={"settings": settings, "classes": list(CLASSES)},
     )
 
 
@@ -112,7 +112,7 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
         settings: key ``warmup`` (untimed calls).
         output: folder of the two files.
     """
-    model, dataset = load_segmenter(weights).to(get_device()), read(inputs, "test")
+    model, dataset = load(weights)[0].to(get_device()), read(inputs, "test")
 
     def mask_of(batch: dict) -> np.ndarray:
         return infer(model, batch, *dataset.sizes[batch["samples"].item()])
@@ -122,19 +122,12 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     prediction.write(output / "predictions.json", itertools.chain(*results))
 
 
-def load_segmenter(weights: Path) -> Segmenter:
-    """The published segmenter, in evaluation mode."""
+def load(weights: Path) -> tuple[Segmenter, dict]:
+    """The published segmenter, in evaluation mode, and what its file says of it (``read_meta``)."""
     loaded = load_weights(weights)
-    meta = read_meta(
-        weights,
-        loaded["meta"],
-        {
-            "settings": lambda each: isinstance(each, dict) and bool(shaping(each)),
-            "classes": lambda names: names == list(CLASSES),
-        },
-    )
-    network = load_trained(lambda: build_network(shaping(meta["settings"])), loaded["state_dict"], weights)
-    return Segmenter(network).eval()
+    meta = read_meta(weights, loaded["meta"], "segmentation", CLASSES, shaping)
+    network = load_trained(lambda: build_network(meta["settings"]), loaded["state_dict"], weights)
+    return Segmenter(network).eval(), meta
 
 
 def infer(model: Segmenter, batch: dict, width: int, height: int) -> np.ndarray:

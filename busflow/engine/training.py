@@ -20,10 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from busflow.engine import runs
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import HistoryHook, LoggedInfoHook, RandomnessHook, StateHook
+from busflow.engine.meta import describe
 from busflow.engine.progress import ProgressHook
 from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.engine.signals import stop_requests
 from busflow.errors import InterruptedRunError
+from busflow.tasks import TASKS
 
 
 class Setup(NamedTuple):
@@ -32,18 +34,19 @@ class Setup(NamedTuple):
     Attributes:
         model: takes the loaders' batches.
         optimizer: of the model's parameters, with the peak learning rate.
-        validation: metric whose ``select_by`` value picks the best epoch (greater is better).
+        validation: metric; its value that the task is selected by picks the best epoch.
+        task: its name in ``busflow.tasks``.
+        classes: in the order of the network's outputs.
         settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
             warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
-        meta: plain values that go into weights.pth beside the weights and the epoch.
     """
 
     model: BaseModel
     optimizer: torch.optim.Optimizer
     validation: BaseMetric
-    select_by: str
+    task: str
+    classes: tuple[str, ...]
     settings: dict
-    meta: dict
 
 
 class Engine(Protocol):
@@ -69,6 +72,7 @@ def train(
     inputs: dict[str, Path],
     settings: dict,
     seed: int,
+    origin: dict,
     compute: dict,
     state: Path,
     output: Path,
@@ -85,6 +89,8 @@ def train(
             pretrained start, ``pretrained``.
         settings: of the model and its training (config/README.md).
         seed: of everything random.
+        origin: what weights.pth says of where it comes from (``busflow.engine.meta``). Other words, of a
+            licence for instance, train nothing again.
         compute: what does not change the result: keys ``workers`` (processes that load batches) and
             ``checkpoint_interval`` (seconds from one state to the next).
         state: folder of the unit's runs, kept apart by their identity: a run with other settings, data or
@@ -113,10 +119,11 @@ def train(
             if is_main_process():
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
                 record = run_record(setup.settings, described, device, seconds)
-                meta = setup.meta | {"epoch": history.best_epoch}
+                meta = describe(setup.task, setup.settings, setup.classes, samples)
+                meta |= {"epoch": history.best_epoch, "origin": origin}
                 runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
         if is_main_process():
-            runs.publish(folder, output)
+            runs.publish(folder, output, origin)
 
 
 def _loaders(
@@ -145,7 +152,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
         model = MMDistributedDataParallel(model)
     newest = runs.newest_state(folder)
     logged = max(1, len(training) // 4)  # batches
-    history = HistoryHook(setup.select_by)
+    history = HistoryHook(TASKS[setup.task].select_by)
     progress = ProgressHook(folder, history, training.batch_sampler.batch_size * get_world_size())
     # mmengine's own log repeats what it prints, and an open file stands in the way of removing its folder.
     with stop_requests() as stop, tempfile.TemporaryDirectory() as scratch:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from busflow.errors import BusflowError
 from busflow.labels import LABELS
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
-from busflow.models.rules import Rule, is_among, is_flag, is_rate
+from busflow.models.rules import Rule, is_among, is_flag, is_rate, picked
 from busflow.models.weights import load_pretrained, read_tensors
 
 # Of ``timm.create_model``, what an author may set: the schema of the config (its ``network``) says the same.
@@ -56,6 +56,23 @@ def build_network(
         heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
         load_pretrained(network, read_tensors(weights), weights, timm_names(network), new=heads)
     return network
+
+
+def shaping(settings: dict) -> dict:
+    """Those of the settings that shape the network, if it can be built from them.
+
+    Raises:
+        ValueError: one is missing or no value of its kind; the message names it.
+    """
+    return picked(
+        settings,
+        {
+            "timm": is_network,
+            "network": lambda options: (
+                isinstance(options, dict) and all(is_option(*item) for item in options.items())
+            ),
+        },
+    )
 
 
 def is_network(name: object) -> bool:

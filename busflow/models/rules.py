@@ -33,9 +33,18 @@ def is_count(value: object) -> bool:
     return type(value) is int and value >= 1
 
 
+def is_finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def is_text(value: object) -> bool:
+    """One line of words, without anything that steers a terminal."""
+    return isinstance(value, str) and len(value) <= 2000 and value.isprintable()
+
+
 def is_number(value: object) -> bool:
     """A finite number from 0."""
-    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+    return is_finite(value) and value >= 0
 
 
 def is_positive(value: object) -> bool:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from test_segmentation_engine import picture
 from test_training import SETTINGS, write_inputs
+from trainings import ORIGIN
 
 from busflow.cli import run
 from busflow.data.images import pixel_sha256
@@ -95,7 +96,9 @@ def trained(tmp_path: Path, state: Path, output: Path) -> Callable[[], None]:
     compute = {"workers": 0, "checkpoint_interval": 0}
     settings = SETTINGS | {"epochs": 1}
     inputs = write_inputs(tmp_path)
-    return functools.partial(training.train, classification, inputs, settings, 0, compute, state, output)
+    return functools.partial(
+        training.train, classification, inputs, settings, 0, ORIGIN, compute, state, output
+    )
 
 
 def test_saving_the_state_of_a_training(disk, tmp_path):

@@ -7,36 +7,49 @@ import pytest
 import torch
 from test_detectors import CASCADE, RFLA
 from test_segmenters import SEGFORMER
+from trainings import ORIGIN
 
 from busflow.data.masks import CLASSES
 from busflow.engine import classification, detection, segmentation
 from busflow.engine.checkpoints import save_weights
+from busflow.engine.meta import PREPARATION
 from busflow.errors import BusflowError
 from busflow.labels import LABELS, LESIONS
 from busflow.models import classifier, detectors, segmenters
 
-CLASSIFIER = {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}, "image_size": 32}
+CLASSIFIER = {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}}
+SEEN = {"brightness": [20, 90], "contrast": [10, 60.5], "aspect": [0.7, 2]}
+
+
+def meta(task: str, settings: dict, classes: tuple[str, ...]) -> dict:
+    """What a training writes beside the weights."""
+    return {
+        "task": task,
+        "settings": settings | {"seed": 0, "image_size": 32},
+        "classes": list(classes),
+        "preparation": PREPARATION,
+        "images": SEEN,
+        "origin": ORIGIN,
+        "epoch": 1,
+    }
+
+
 TASKS = {
     "classification": (
         classification,
         lambda: classifier.build_network("convnext_atto"),
-        CLASSIFIER | {"classes": list(LABELS), "epoch": 1},
+        meta("classification", CLASSIFIER, LABELS),
     ),
     "detection": (
         detection,
         lambda: detectors.build_network(CASCADE),
-        {"settings": CASCADE | {"seed": 0}, "categories": list(LESIONS), "epoch": 1},
+        meta("detection", CASCADE, LESIONS),
     ),
     "segmentation": (
         segmentation,
         lambda: segmenters.build_network(SEGFORMER),
-        {"settings": SEGFORMER | {"seed": 0}, "classes": list(CLASSES), "epoch": 1},
+        meta("segmentation", SEGFORMER, CLASSES),
     ),
-}
-LOADERS = {
-    "classification": classification.load_classifier,
-    "detection": detection.load_detector,
-    "segmentation": segmentation.load_segmenter,
 }
 of_each_task = pytest.mark.parametrize("task", TASKS)
 
@@ -57,7 +70,9 @@ def refusal(task: str, path: Path) -> str:
 @of_each_task
 def test_what_a_training_writes_is_loaded(tmp_path, weights, task):
     save_weights(tmp_path / "weights.pth", weights[task], TASKS[task][2])
-    network = LOADERS[task](tmp_path / "weights.pth").network
+    model, known = TASKS[task][0].load(tmp_path / "weights.pth")
+    network = model.network
+    assert known["task"] == task and known["settings"]["image_size"] == 32 and known["images"] == SEEN
     assert all(torch.equal(each, weights[task][name]) for name, each in network.state_dict().items())
 
 
@@ -120,16 +135,30 @@ def test_weights_of_another_task_are_refused(tmp_path, weights, task):
 FOREIGN = {
     "classification": [
         {"pretrained_cfg_overlay": {"file": "other.pth"}},
-        {"network": {"pretrained": True}},
-        {"network": {"checkpoint_path": "other.pth"}},
-        {"network": {"pretrained_cfg": {"url": "http://127.0.0.1:9/x.pth"}}},
-        {"network": "drop_path_rate"},
-        {"timm": "hf-hub:timm/convnext_atto"},
-        {"timm": "local-dir:/tmp"},
-        {"timm": 5},
+        {"settings": {"timm": "convnext_atto", "network": {"pretrained": True}}},
+        {"settings": {"timm": "convnext_atto", "network": {"checkpoint_path": "other.pth"}}},
+        {
+            "settings": {
+                "timm": "convnext_atto",
+                "network": {"pretrained_cfg": {"url": "http://127.0.0.1:9/x"}},
+            }
+        },
+        {"settings": {"timm": "convnext_atto", "network": "drop_path_rate"}},
+        {"settings": {"timm": "hf-hub:timm/convnext_atto", "network": {}}},
+        {"settings": {"timm": "local-dir:/tmp", "network": {}}},
+        {"settings": {"timm": 5, "network": {}}},
+        {"settings": CLASSIFIER | {"image_size": "32"}},
+        {"settings": CLASSIFIER},
         {"classes": ["a", "b", "c"]},
-        {"image_size": "32"},
         {"epoch": None},
+        {"preparation": PREPARATION | {"mean": [0, 0, 0]}},
+        {"images": {"brightness": [0, 1]}},
+        {"images": SEEN | {"aspect": [1, float("inf")]}},
+        {"images": SEEN | {"aspect": 1}},
+        {"origin": ORIGIN | {"notice": "\x1b[2J"}},
+        {"origin": ORIGIN | {"seed": "0"}},
+        {"origin": ORIGIN | {"sources": [{"name": "a"}]}},
+        {"origin": ORIGIN | {"url": "http://127.0.0.1:9"}},
     ],
     "detection": [
         {"pretrained": "other.pth"},
@@ -144,7 +173,7 @@ FOREIGN = {
         {"settings": CASCADE | {"roi_samples": -1}},
         {"settings": CASCADE | {"assigner": "rfla"}},
         {"settings": RFLA | {"prior_sides": [1, 2, "3", 4, 5]}},
-        {"categories": ["benign"]},
+        {"classes": ["benign"]},
     ],
     "segmentation": [
         {"checkpoint_path": "other.pth"},
@@ -170,3 +199,9 @@ def test_what_a_file_says_of_itself_reads_no_other_file(tmp_path, weights, task,
         monkeypatch.setattr(module, "create_model" if module is classifier.timm else "build", None)
     message = refusal(task, tmp_path / "weights.pth")
     assert "does not describe a network of this task" in message
+
+
+@of_each_task
+def test_a_file_of_an_earlier_version_is_told_as_such(tmp_path, weights, task):
+    save_weights(tmp_path / "weights.pth", weights[task], {"classes": ["benign"], "epoch": 3})
+    assert "is of an earlier version of busflow" in refusal(task, tmp_path / "weights.pth")

@@ -18,7 +18,8 @@ from busflow.errors import BusflowError
 def dataset() -> PackedDataset:
     images = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
     ids = [f"busi/{k}" for k in range(20)]
-    return PackedDataset(images, rows=np.arange(19, -1, -1), labels=np.arange(20) % 3, image_ids=ids)
+    sizes = np.full((20, 2), 4)
+    return PackedDataset(images, np.arange(19, -1, -1), np.arange(20) % 3, ids, sizes)
 
 
 def test_a_batch_holds_the_rows_of_its_samples(dataset):

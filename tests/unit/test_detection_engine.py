@@ -213,14 +213,14 @@ def test_a_detector_publishes_and_predicts(inputs, tmp_path):
 @pytest.mark.usefixtures("small_heads")
 def test_a_detector_that_finds_nothing_predicts_an_empty_list(inputs, tmp_path, monkeypatch):
     train(inputs, tmp_path, "out", epochs=1)
-    load = detection.load_detector
+    load = detection.load
 
     def blind(weights):
-        model = load(weights)
+        model, meta = load(weights)
         model.network.roi_head.test_cfg.score_thr = 1.1
-        return model
+        return model, meta
 
-    monkeypatch.setattr(detection, "load_detector", blind)
+    monkeypatch.setattr(detection, "load", blind)
     detection.predict(inputs, tmp_path / "out/weights.pth", TIMING, tmp_path / "out")
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == []
     assert detection.average_precision(load_view(inputs["test"]), []) == {"ap": 0, "ap50": 0}

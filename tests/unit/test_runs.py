@@ -13,13 +13,16 @@ import sys
 import pandas as pd
 import pytest
 import torch
+import trainings
 from test_training import SETTINGS, inputs  # noqa: F401  (a fixture)
 from trainings import assert_same, power_cut, train
 
 from busflow.cli import run
 from busflow.engine import classification, hooks, runs
+from busflow.engine.checkpoints import load_weights
 from busflow.engine.hooks import RandomnessHook
 from busflow.errors import BusflowError, InterruptedRunError
+from busflow.files import sha256
 
 
 def save(folder, step: int, content: str) -> None:
@@ -208,6 +211,20 @@ def test_finishing_removes_finished_runs_of_other_settings_but_no_unfinished_one
     train(classification, inputs, one_epoch | {"learning_rate": 1e-4}, tmp_path, "out")
     kept = [path for path in (tmp_path / "state/out").iterdir() if path.is_dir()]
     assert len(kept) == 2 and sum((path / "published.json").exists() for path in kept) == 1
+
+
+def test_other_words_of_the_study_reach_the_weights_without_training(inputs, tmp_path, monkeypatch):
+    one_epoch = SETTINGS | {"epochs": 1}
+    train(classification, inputs, one_epoch, tmp_path, "out")
+    before = load_weights(tmp_path / "out/weights.pth")
+    monkeypatch.setattr(trainings, "ORIGIN", trainings.ORIGIN | {"notice": "Not for sale"})
+    monkeypatch.setattr(classification.Classifier, "train_step", None)
+    train(classification, inputs, one_epoch, tmp_path, "out")
+    after = load_weights(tmp_path / "out/weights.pth")
+    assert after["meta"] == before["meta"] | {"origin": before["meta"]["origin"] | {"notice": "Not for sale"}}
+    assert all(torch.equal(each, after["state_dict"][name]) for name, each in before["state_dict"].items())
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert record["weights_sha256"] == sha256(tmp_path / "out/weights.pth")
 
 
 def test_a_state_of_another_run_is_refused(inputs, tmp_path, monkeypatch):

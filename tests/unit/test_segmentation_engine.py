@@ -243,14 +243,14 @@ def test_a_segmenter_publishes_and_predicts(inputs, tmp_path):
 
 def test_a_segmenter_that_sees_no_lesion_predicts_empty_masks_of_every_image(inputs, tmp_path, monkeypatch):
     train(inputs, tmp_path, "out", epochs=1)
-    load = segmentation.load_segmenter
+    load = segmentation.load
 
     def blind(weights):
-        model = load(weights)
+        model, meta = load(weights)
         model.network.decode_head.conv_seg.bias.data = torch.tensor([1e3, 0, 0])
-        return model
+        return model, meta
 
-    monkeypatch.setattr(segmentation, "load_segmenter", blind)
+    monkeypatch.setattr(segmentation, "load", blind)
     found = predict(inputs, tmp_path / "out")
     assert len(found) == 6
     for each in found:

@@ -47,9 +47,8 @@ def write_inputs(folder) -> dict:
     np.save(folder / "images.npy", images)
     pd.DataFrame({"row": range(60), "pixel_sha256": hashes}).to_csv(folder / "packed.csv", index=False)
     ids = [f"busi/{k:02d}" for k in range(60)]
-    pd.DataFrame({"image_id": ids, "source": "busi", "pixel_sha256": hashes}).to_csv(
-        folder / "images.csv", index=False
-    )
+    columns = {"image_id": ids, "source": "busi", "pixel_sha256": hashes, "width": 32, "height": 32}
+    pd.DataFrame(columns).to_csv(folder / "images.csv", index=False)
     split = ["train"] * 36 + ["val"] * 12 + ["test"] * 12
     pd.DataFrame(
         {"image_id": ids, "split": split, "label": [LABELS[k] for k in labels], "group": ids}

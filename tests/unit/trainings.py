@@ -9,6 +9,15 @@ from busflow.engine import training
 from busflow.engine.hooks import RandomnessHook
 
 NEVER = 1e9  # seconds
+ORIGIN = {
+    "study": "test",
+    "title": "A test",
+    "notice": None,
+    "protocol": "Paper protocol",
+    "model": "small",
+    "seed": 0,
+    "sources": [{"name": "made", "label": "Made up", "licence": "CC0-1.0", "citation": "none"}],
+}
 
 
 class PowerCutError(Exception):
@@ -28,7 +37,8 @@ def train(
 ) -> None:
     """Train with the state under ``folder/state/output`` and the results in ``folder/output``."""
     compute = {"workers": workers, "checkpoint_interval": interval}
-    training.train(task, inputs, settings, seed, compute, folder / "state" / output, folder / output)
+    states, published = folder / "state" / output, folder / output
+    training.train(task, inputs, settings, seed, ORIGIN, compute, states, published)
 
 
 def power_cut(monkeypatch, step: int, call) -> None:
