@@ -5,3 +5,4 @@ LABELS = ("benign", "malignant", "normal")
 # What detectors box and segmenters outline; also COCO's category ids 1 and 2.
 LESIONS = LABELS[:2]
 SPLITS = ("train", "val", "test")
+CLASS_COLOURS = dict(zip(LABELS, ("#2a9d8f", "#c8553d", "#6c757d"), strict=True))

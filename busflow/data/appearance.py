@@ -10,8 +10,8 @@ from busflow.data.packing import placement
 LOOKED_AT = 1000
 # The ranges of the training images reach further by this share of their extent on either side.
 MARGIN = 0.25
-# Colourfulness (Hasler & Süsstrunk, HVEI 2003) that a photograph passes and ultrasound does not: people call 15
-# "slightly colourful", and coloured marks of scanners make BUSI's images 10 at the most.
+# Colourfulness (Hasler & Süsstrunk, HVEI 2003) that photographs pass and ultrasound does not: people call 15
+# "slightly colourful"; of BUSI's images, with the coloured marks of its scanners, none passes 11.
 MAX_COLOURFULNESS = 15
 MEASURES = {
     "brightness": "mean grey level",

@@ -34,6 +34,8 @@ JUNK = {"__MACOSX", ".DS_Store", "Thumbs.db"}
 
 log = logging.getLogger(__name__)
 
+SUFFIXES = (".zip", ".7z", ".tar.gz", ".tgz")
+
 
 def unpack(archive: Path | str, receipt: Path | str, folder: Path | str) -> None:
     """Unpack a fetched archive into a folder that does not exist yet.
@@ -103,7 +105,7 @@ def extract(archive: Path, folder: Path) -> tuple[int, int]:
     All names are checked before the first byte is written, and sizes while bytes are written: what the
     archive's own headers say about sizes is not trusted.
     """
-    extractors = {".zip": _extract_zip, ".7z": _extract_7z, ".tar.gz": extract_tar, ".tgz": extract_tar}
+    extractors = dict(zip(SUFFIXES, (_extract_zip, _extract_7z, extract_tar, extract_tar), strict=True))
     fitting = [each for suffix, each in extractors.items() if archive.name.lower().endswith(suffix)]
     if not fitting:
         raise BusflowError(f"{archive} is neither a .zip nor a .7z nor a .tar.gz; repack it as one of them")

@@ -11,7 +11,8 @@ from busflow.data.grey import to_8_bits
 
 MIN_SIDE = 8
 MAX_PIXELS = 50_000_000
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+COLOUR_MODES = ("P", "RGB", "RGBA")
+MODES = ("1", "L", "LA", *COLOUR_MODES)
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 DICOM = (".dcm", ".dicom")
 # What readers take for images; other files are not opened.
@@ -49,8 +50,14 @@ def decode(data: bytes, suffix: str) -> np.ndarray:
         UnusableImage: damaged, of another format than the suffix says, of a pixel type whose grey
             scale is a guess (CMYK, 16-bit colour ...), of several frames, or absurdly small or large.
     """
+    return _grey(_decoded(data, suffix))
+
+
+def decode_both(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The same, and uint8 array [height, width, 3] if the file has colours: red, green and blue."""
     picture = _decoded(data, suffix)
-    return picture if isinstance(picture, np.ndarray) else np.asarray(picture.convert("L"))
+    coloured = isinstance(picture, Image.Image) and picture.mode in COLOUR_MODES
+    return _grey(picture), np.asarray(picture.convert("RGB")) if coloured else None
 
 
 def decode_colour(data: bytes, suffix: str) -> np.ndarray:
@@ -59,6 +66,10 @@ def decode_colour(data: bytes, suffix: str) -> np.ndarray:
     if isinstance(picture, np.ndarray):
         return np.repeat(picture[..., None], 3, axis=2)
     return np.asarray(picture.convert("RGB"))
+
+
+def _grey(picture: Image.Image | np.ndarray) -> np.ndarray:
+    return picture if isinstance(picture, np.ndarray) else np.asarray(picture.convert("L"))
 
 
 def _decoded(data: bytes, suffix: str) -> Image.Image | np.ndarray:

@@ -29,16 +29,15 @@ class DetectionDataset(Dataset):
     def __init__(self, view: dict, images: np.ndarray, rows: np.ndarray):
         self.view, self.images, self.rows = view, images, np.asarray(rows)
         self.image_ids = [image["file_name"] for image in view["images"]]
-        sizes = np.array([(image["width"], image["height"]) for image in view["images"]])
-        placed = np.array([placement(int(w), int(h), images.shape[1]) for w, h in sizes])
-        self.sizes, self.offsets, self.scales = sizes, placed[:, :2], placed[:, 2:] / sizes
+        self.sizes = np.array([(image["width"], image["height"]) for image in view["images"]])
         position = {image["id"]: k for k, image in enumerate(view["images"])}
-        self.boxes: list[list] = [[] for _ in sizes]
-        self.labels: list[list] = [[] for _ in sizes]
+        self.boxes: list[list] = [[] for _ in self.sizes]
+        self.labels: list[list] = [[] for _ in self.sizes]
         for annotation in view["annotations"]:
             k = position[annotation["image_id"]]
             corner, size = np.split(np.array(annotation["bbox"]), 2)
-            ends = np.stack([corner, corner + size]) * self.scales[k] + self.offsets[k]
+            offset, scale = placed_by(*self.sizes[k], images.shape[1])
+            ends = np.stack([corner, corner + size]) * scale + offset
             self.boxes[k].append(ends.ravel())
             self.labels[k].append(annotation["category_id"] - 1)
 
@@ -62,8 +61,9 @@ class DetectionDataset(Dataset):
         Returns:
             Of each box ``{"image_id", "label", "bbox": [x, y, w, h], "score"}``, the label by name.
         """
-        ends = detections["boxes"].double().cpu().numpy().reshape(-1, 2, 2)
-        ends = ((ends - self.offsets[sample]) / self.scales[sample]).clip(0, self.sizes[sample])
+        ends = original_boxes(detections["boxes"], *self.sizes[sample], self.images.shape[1]).reshape(
+            -1, 2, 2
+        )
         boxes = np.concatenate([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1).round(3)
         image_id = self.image_ids[sample]
         return [
@@ -72,6 +72,22 @@ class DetectionDataset(Dataset):
                 boxes.tolist(), detections["labels"].tolist(), detections["scores"].tolist(), strict=True
             )
         ]
+
+
+def placed_by(width: int, height: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """How ``letterbox`` moves points of an image of ``width`` × ``height``: offset and scale, in x and y."""
+    left, top, inner_width, inner_height = placement(int(width), int(height), side)
+    return np.array([left, top]), np.array([inner_width / width, inner_height / height])
+
+
+def original_boxes(boxes: torch.Tensor, width: int, height: int, side: int) -> np.ndarray:
+    """Boxes [D, 4] of a packed image in pixels of the original image, cut at its border; float64 [D, 4].
+
+    Both are left, top, right, bottom.
+    """
+    offset, scale = placed_by(width, height, side)
+    ends = boxes.double().cpu().numpy().reshape(-1, 2, 2)
+    return ((ends - offset) / scale).clip(0, (width, height)).reshape(-1, 4)
 
 
 class BoxAugmentation(UltrasoundAugmentation):

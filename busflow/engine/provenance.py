@@ -38,7 +38,7 @@ def identity(settings: dict, inputs: dict[str, dict[str, str]]) -> str:
     A training never goes on from the state that another code left. Where the files lie does not matter.
     """
     contents = {role: description["sha256"] for role, description in inputs.items()}
-    text = json.dumps([settings, contents, _code(), _versions()], sort_keys=True)
+    text = json.dumps([settings, contents, _code(), versions()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -60,7 +60,7 @@ def run_record(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": versions(),
         "seconds": round(seconds, 3),
     }
 
@@ -84,7 +84,8 @@ def _code() -> dict[str, str]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that results depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from busflow.errors import BusflowError
-from busflow.figures.style import CLASS_COLOURS, MUTED
-from busflow.labels import LESIONS
+from busflow.figures.style import MUTED
+from busflow.labels import CLASS_COLOURS, LESIONS
 from busflow.metrics.detection_inputs import BOX, Truth, read_detections, read_truth
 from busflow.metrics.froc import SCORE
 from busflow.units import units

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from busflow.figures.style import (
-    CLASS_COLOURS,
     INK,
     MUTED,
     PRINTED,
@@ -20,7 +19,7 @@ from busflow.figures.style import (
     open_frame,
     protocol_colours,
 )
-from busflow.labels import LABELS
+from busflow.labels import CLASS_COLOURS, LABELS
 from busflow.metrics.confusion import per_class
 from busflow.metrics.inputs import read_predictions
 from busflow.units import by_model, units

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from busflow.errors import BusflowError
-from busflow.figures.style import CLASS_COLOURS, INK, MUTED, legend_below, open_frame, protocol_colours
+from busflow.figures.style import INK, MUTED, legend_below, open_frame, protocol_colours
 from busflow.files import read_json
+from busflow.labels import CLASS_COLOURS
 from busflow.metrics.inputs import read_table
 from busflow.units import by_protocol
 

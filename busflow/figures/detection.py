@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from busflow.figures.sizes import bars_by_size, share_of_image
-from busflow.figures.style import CLASS_COLOURS, heading, legend_below, model_colours, open_frame
-from busflow.labels import LESIONS
+from busflow.figures.style import heading, legend_below, model_colours, open_frame
+from busflow.labels import CLASS_COLOURS, LESIONS
 from busflow.metrics.froc import RATES
 from busflow.metrics.matching import RECALLS
 from busflow.units import by_model

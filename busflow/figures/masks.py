@@ -17,9 +17,9 @@ from matplotlib.patches import Patch
 from busflow.data.images import UnusableImage, decode
 from busflow.data.masks import load_mask
 from busflow.errors import BusflowError
-from busflow.figures.style import CLASS_COLOURS, MUTED
+from busflow.figures.style import MUTED
 from busflow.files import read_json
-from busflow.labels import LESIONS
+from busflow.labels import CLASS_COLOURS, LESIONS
 from busflow.metrics.inputs import read_table
 from busflow.tables.overlap import comparable, dice_per_image
 from busflow.units import units

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from busflow.figures.sizes import bars_by_size, share_of_image
-from busflow.figures.style import CLASS_COLOURS, INK, heading, legend_below, model_colours, open_frame
-from busflow.labels import LESIONS
+from busflow.figures.style import INK, heading, legend_below, model_colours, open_frame
+from busflow.labels import CLASS_COLOURS, LESIONS
 from busflow.tables.overlap import (
     THIRDS,
     Metrics,

@@ -15,11 +15,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from busflow.files import atomic
-from busflow.labels import LABELS
 
 WIDTH_PIXELS = 1200
 WIDE_PIXELS = 1600  # of figures with many panels
-CLASS_COLOURS = dict(zip(LABELS, ("#2a9d8f", "#c8553d", "#6c757d"), strict=True))
 PRINTED = {"color": "#111111", "marker": "D"}  # a value of the paper
 INK, MUTED = "#222222", "#6c757d"
 PAPER = 0.8  # seaborn's scale of figures in print, and its sizes in points

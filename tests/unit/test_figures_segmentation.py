@@ -27,6 +27,7 @@ from busflow.errors import BusflowError
 from busflow.figures import masks as figures_masks
 from busflow.figures import segmentation as figures_segmentation
 from busflow.figures import style
+from busflow.labels import CLASS_COLOURS
 from busflow.figures import timing as figures_timing
 from busflow.figures import training as figures_training
 from busflow.files import read_json, write_csv, write_json
@@ -140,7 +141,7 @@ def test_the_coloured_area_is_the_predicted_mask_and_the_dashed_line_the_truth(s
     for area, k, label in ((benign, 1, "benign"), (malignant, 2, "malignant")):
         assert ((area[..., 3] > 0) == (predicted[image_id] == k)).all()
         inside = area[predicted[image_id] == k][0]
-        assert inside.tolist() == pytest.approx(to_rgba(style.CLASS_COLOURS[label], figures_masks.FILL))
+        assert inside.tolist() == pytest.approx(to_rgba(CLASS_COLOURS[label], figures_masks.FILL))
     assert row[1].get_xlabel().endswith(": benign and malignant")
     truth = row[1].collections[-1].get_paths()[0].get_extents()
     rows, columns = np.nonzero(masks[image_id])

@@ -1,0 +1,1 @@
+"""Trained models on anyone's images, and in other programs: of a study nothing is needed but weights.pth."""

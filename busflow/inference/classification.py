@@ -1,0 +1,68 @@
+"""Classifiers on anyone's images: probabilities of the classes."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from busflow.files import write_csv
+from busflow.inference.job import Job
+from busflow.inference.members import Member, spread
+from busflow.inference.overlays import Overlay
+from busflow.inference.pictures import Opened
+from busflow.labels import LABELS
+
+COLUMNS = [f"p_{label}" for label in LABELS]
+
+
+class Found(NamedTuple):
+    """Of one image: probabilities float64 [K], and the largest difference between members in one of them."""
+
+    probabilities: np.ndarray
+    disagreement: float
+
+
+def infer(job: Job, opened: list[Opened]) -> list[Found]:
+    """Mean probabilities of the members for each image; of calibrated ones if that is asked for."""
+    every = torch.stack([_probabilities(member, opened, job.calibrated) for member in job.members])
+    return [Found(one.mean(dim=0).numpy(), spread(one)) for one in every.unbind(1)]
+
+
+def _probabilities(member: Member, opened: list[Opened], calibrated: bool) -> torch.Tensor:
+    batch = member.model.data_preprocessor({"images": member.images(opened), "labels": None})
+    logits = member.model(**batch).float().cpu().double()
+    return torch.softmax(logits / (member.meta["calibration"]["temperature"] if calibrated else 1), dim=1)
+
+
+def finish(job: Job, opened: Opened, found: Found) -> tuple[dict, list[dict], Overlay]:
+    """Columns of the summary, the image's row of predictions.csv, and what an overlay shows."""
+    malignant = found.probabilities[LABELS.index("malignant")]
+    label = LABELS[found.probabilities.argmax()]
+    if job.threshold is not None and malignant >= job.threshold:
+        label = "malignant"
+    elif job.threshold is not None:
+        others = {k: found.probabilities[LABELS.index(k)] for k in LABELS if k != "malignant"}
+        label = max(others, key=others.__getitem__)
+    row = {"prediction": label} | dict(zip(COLUMNS, found.probabilities.round(9).tolist(), strict=True))
+    summary = row | (_operating_points(malignant, job.members) if job.calibrated else {})
+    if len(job.members) > 1:
+        summary["disagreement"] = round(found.disagreement, 6)
+    probability = found.probabilities[LABELS.index(label)]
+    return summary, [row], Overlay([(label, f"{label} {probability:.2f}")])
+
+
+def _operating_points(malignant: float, members: list[Member]) -> dict[str, bool | None]:
+    """Whether a single model calls the image malignant at each sensitivity; of ensembles none is known."""
+    if len(members) > 1:
+        return {}
+    thresholds = members[0].meta["calibration"]["thresholds"]
+    return {
+        f"malignant_at_{wanted}": None if threshold is None else bool(malignant >= threshold)
+        for wanted, threshold in thresholds.items()
+    }
+
+
+def write(job: Job, images: pd.DataFrame, results: list[dict]) -> None:
+    """Write predictions.csv."""
+    write_csv(job.output / "predictions.csv", pd.DataFrame(results).assign(notice=job.notice))
