@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from busflow.data.images import UnusableImage, check_contrast
 from busflow.data.packing import placement
 
 # Of this many training images, evenly spaced over all of them; more would tell no more and take long to read.
@@ -62,15 +63,31 @@ def colourfulness(colours: np.ndarray) -> float:
     return float(spread + 0.3 * centre)
 
 
-def oddities(measures: dict[str, float], colour: float, known: dict[str, list[float]]) -> list[str]:
-    """Why an image may be none of the kind that a model was trained on; empty if nothing speaks for it.
+def remarks(grey: np.ndarray, colours: np.ndarray | None) -> list[str]:
+    """Why an image may be no ultrasound at all; empty if nothing speaks for it.
+
+    Args:
+        grey: uint8 [H, W].
+        colours: uint8 [H, W, 3]; None of a grey image.
+    """
+    found = []
+    if colours is not None and (colour := colourfulness(colours)) > MAX_COLOURFULNESS:
+        found.append(f"colour photograph? its colourfulness is {colour:.0f} (at most {MAX_COLOURFULNESS})")
+    try:
+        check_contrast(grey)
+    except UnusableImage as problem:
+        found.append(str(problem))
+    return found
+
+
+def departures(measures: dict[str, float], known: dict[str, list[float]]) -> list[str]:
+    """In what an image differs from all training images.
 
     Args:
         measures: of the image, from ``measure``.
-        colour: its colourfulness.
         known: ``ranges`` of the training images.
     """
-    found = [f"colour photograph? colourfulness {colour:.0f}"] if colour > MAX_COLOURFULNESS else []
+    found = []
     for name, (low, high) in known.items():
         margin = MARGIN * (high - low)
         if not low - margin <= measures[name] <= high + margin:

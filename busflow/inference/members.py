@@ -1,12 +1,13 @@
 """The trained models that predict together: one, or an ensemble."""
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModel
 
-from busflow.data.appearance import oddities
+from busflow.data.appearance import departures
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.loading import load_task
 from busflow.errors import BusflowError
@@ -67,8 +68,8 @@ def load_members(paths: list[Path], device: torch.device) -> tuple[str, list[Mem
 
 def flags(opened: Opened, members: list[Member]) -> list[str]:
     """Why a picture may be none of the kind that the members were trained on."""
-    found = (oddities(opened.measures[each.side], opened.colour, each.meta["images"]) for each in members)
-    return list(dict.fromkeys(reason for reasons in found for reason in reasons))
+    found = (departures(opened.measures[each.side], each.meta["images"]) for each in members)
+    return list(dict.fromkeys(itertools.chain(opened.remarks, *found)))
 
 
 def spread(values: torch.Tensor) -> float:

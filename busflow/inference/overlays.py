@@ -39,7 +39,8 @@ def draw(grey: np.ndarray, overlay: Overlay, notice: str) -> Image.Image:
     pencil = ImageDraw.Draw(picture)
     for label, (x, y, w, h), text in reversed(overlay.boxes):  # the surest on top
         colour = CLASS_COLOURS[label]
-        pencil.rectangle((x, y, x + w, y + h), outline=colour, width=line)
+        right, bottom = min(x + w, width - 1), min(y + h, height - 1)
+        pencil.rectangle((x, y, right, bottom), outline=colour, width=line)
         _tag(pencil, (x, y), text, colour, font, (width, height))
     for k, (label, text) in enumerate(words):
         colour = PLAIN if label is None else CLASS_COLOURS[label]

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from busflow.data import archives
-from busflow.data.appearance import colourfulness, measure
+from busflow.data.appearance import measure, remarks
 from busflow.data.images import SUFFIXES, UnusableImage, decode_both
 from busflow.data.packing import letterbox
 from busflow.errors import BusflowError
@@ -35,7 +35,7 @@ class Opened(NamedTuple):
         grey: uint8 [H, W].
         packed: by side, uint8 [side, side] from ``letterbox``.
         measures: by side, of ``busflow.data.appearance``.
-        colour: its colourfulness.
+        remarks: why it may be no ultrasound at all.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Opened(NamedTuple):
     grey: np.ndarray
     packed: dict[int, np.ndarray]
     measures: dict[int, dict[str, float]]
-    colour: float
+    remarks: list[str]
 
 
 class Problem(NamedTuple):
@@ -150,7 +150,7 @@ class PictureDataset(Dataset):
             grey,
             packed,
             {side: measure(each, width, height) for side, each in packed.items()},
-            0.0 if colours is None else colourfulness(colours),
+            remarks(grey, colours),
         )
 
 

@@ -27,10 +27,10 @@ from busflow.errors import BusflowError
 from busflow.figures import masks as figures_masks
 from busflow.figures import segmentation as figures_segmentation
 from busflow.figures import style
-from busflow.labels import CLASS_COLOURS
 from busflow.figures import timing as figures_timing
 from busflow.figures import training as figures_training
 from busflow.files import read_json, write_csv, write_json
+from busflow.labels import CLASS_COLOURS
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("convnext_tiny", "segformer_b0", "segformer_b4")

@@ -1,0 +1,52 @@
+"""Weights of small networks, as a training publishes them but never trained."""
+
+from pathlib import Path
+
+import torch
+from mmengine.model import BaseModule
+from test_detectors import CASCADE
+from test_segmenters import SEGFORMER
+from trainings import ORIGIN
+
+from busflow.data.masks import CLASSES
+from busflow.engine.checkpoints import save_weights
+from busflow.engine.meta import PREPARATION
+from busflow.labels import LABELS, LESIONS
+from busflow.models import classifier, detectors, segmenters
+
+SEEN = {"brightness": [10, 240], "contrast": [5, 100], "aspect": [0.5, 2]}
+SETTINGS = {
+    "classification": {"timm": "convnext_atto", "network": {}},
+    "detection": CASCADE,
+    "segmentation": SEGFORMER,
+}
+NAMES = {"classification": LABELS, "detection": LESIONS, "segmentation": CLASSES}
+BUILD = {
+    "classification": lambda settings: classifier.build_network(settings["timm"]),
+    "detection": detectors.build_network,
+    "segmentation": segmenters.build_network,
+}
+
+
+def meta_of(task: str, side: int, **more) -> dict:
+    """What a training writes beside the weights."""
+    return {
+        "task": task,
+        "settings": SETTINGS[task] | {"image_size": side, "seed": 0},
+        "classes": list(NAMES[task]),
+        "preparation": PREPARATION,
+        "images": SEEN,
+        "origin": ORIGIN,
+        "epoch": 1,
+        **more,
+    }
+
+
+def save_untrained(path: Path, task: str, side: int, seed: int = 0, **more) -> Path:
+    """Weights of a network that is drawn from this seed, for images of this side."""
+    torch.manual_seed(seed)
+    network = BUILD[task](SETTINGS[task])
+    if isinstance(network, BaseModule):
+        network.init_weights()
+    save_weights(path, network.state_dict(), meta_of(task, side, **more))
+    return path
