@@ -55,7 +55,7 @@ lint: $(VENV)/.ready-dev  ## Check style of code and workflow
 	@snakefmt --check workflow rules
 	@snakemake --lint
 
-bench: $(VENV)/.ready  ## Print the performance ratios
+bench: $(VENV)/.ready-dev  ## Print the performance ratios
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script; done
 
 clean:  ## Remove what the demo made (not .venv, not studies/)

@@ -19,6 +19,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="busflow", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     _add_predict(verbs)
+    _add_export(verbs)
     args = parser.parse_args()
     # Read by torch while it loads, which otherwise compiles classes for TorchScript that nothing here uses.
     os.environ["PYTORCH_JIT"] = "0"
@@ -64,6 +65,22 @@ def _predict(args: argparse.Namespace) -> None:
     asked = {"threshold": args.threshold, "calibrated": args.calibrated, "overlay": args.overlay}
     if problems := predict(weights, images, args.output, torch.device(device), batch, **asked):
         raise BusflowError(f"{problems} images were not predicted; {args.output / 'problems.csv'} says why")
+
+
+def _add_export(verbs) -> None:
+    about = (
+        "Write a classifier or segmenter as an ONNX graph that takes images as they are. Research use only."
+    )
+    parser = verbs.add_parser("export", help="a model for other programs", description=about)
+    parser.set_defaults(verb=_export)
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a weights.pth")
+    parser.add_argument("--onnx", required=True, type=Path, metavar="FILE", help="to write")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from busflow.inference.export import export
+
+    export(args.weights, args.onnx)
 
 
 def _count(text: str) -> int:

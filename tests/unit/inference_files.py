@@ -28,25 +28,25 @@ BUILD = {
 }
 
 
-def meta_of(task: str, side: int, **more) -> dict:
+def meta_of(task: str, side: int, origin: dict = ORIGIN, **settings) -> dict:
     """What a training writes beside the weights."""
     return {
         "task": task,
-        "settings": SETTINGS[task] | {"image_size": side, "seed": 0},
+        "settings": SETTINGS[task] | {"image_size": side, "seed": 0} | settings,
         "classes": list(NAMES[task]),
         "preparation": PREPARATION,
         "images": SEEN,
-        "origin": ORIGIN,
+        "origin": origin,
         "epoch": 1,
-        **more,
     }
 
 
-def save_untrained(path: Path, task: str, side: int, seed: int = 0, **more) -> Path:
-    """Weights of a network that is drawn from this seed, for images of this side."""
+def save_untrained(path: Path, task: str, side: int, seed: int = 0, **meta) -> Path:
+    """Weights of a network that is drawn from this seed, for images of this side; ``meta`` as ``meta_of``."""
     torch.manual_seed(seed)
-    network = BUILD[task](SETTINGS[task])
+    content = meta_of(task, side, **meta)
+    network = BUILD[task](content["settings"])
     if isinstance(network, BaseModule):
         network.init_weights()
-    save_weights(path, network.state_dict(), meta_of(task, side, **more))
+    save_weights(path, network.state_dict(), content)
     return path

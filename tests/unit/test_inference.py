@@ -332,13 +332,15 @@ def test_broken_images_are_a_line_each_and_the_rest_goes_on(tmp_path, folder, we
 def test_what_is_no_ultrasound_is_predicted_and_flagged(tmp_path, weights):
     (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
+    marked = np.repeat(speckle(0, 240, 320)[..., None], 3, axis=2)
+    marked[:10, :10] = 255, 0, 0
     photo = cv2.resize(rng.integers(0, 256, (6, 8, 3)).astype(np.uint8), (320, 240))
     for name, image in {
         "constant": np.full((60, 80), 90, np.uint8),
         "photo": photo,
         "strip": speckle(0, 40, 400),
         "usual": speckle(0),
-        "marked": np.dstack([np.where(np.arange(80) < 3, 255, speckle(0)), speckle(0), speckle(0)]),
+        "marked": marked,
     }.items():
         Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"images/{name}.png")
     table = run([weights["classification0"]], [tmp_path / "images"], tmp_path / "out")
