@@ -15,10 +15,14 @@ rule cards:
         expand("<results>/cards/{card}.{kind}", card=CARDS, kind=["md", "html"]),
 
 
+def units_of(tasks, file):
+    return [path for task in tasks for path in units(task, file)]
+
+
 def of_tasks(tasks):
     """What a card reads of its tasks, by option; what a study lacks is left out."""
     inputs = {
-        "metrics": [path for task in tasks for path in units(task, "metrics.json")],
+        "metrics": units_of(tasks, "metrics.json"),
         "splits": [path for task in tasks for path in splits(task)],
         "external": [path for task in tasks for path in tested_outside(task, "metrics.json")],
         "leakage": LEAKAGE if "classification" in tasks else [],
@@ -41,13 +45,12 @@ for name, (tasks, title) in CARDS.items():
             ),
             config="<results>/config.yaml",
             quarantine="<data>/index/quarantine.csv",
-            # Beside the metrics and the splits.
-            beside=[
-                *[path for task in tasks for file in ("run.json", "history.csv") for path in units(task, file)],
-                *expand(
-                    "<data>/splits/{protocol}/{task}.excluded.csv", protocol=config["protocols"], task=tasks
-                ),
-            ],
+            # Read beside the metrics and the splits.
+            records=units_of(tasks, "run.json"),
+            histories=units_of(tasks, "history.csv"),
+            excluded=expand(
+                "<data>/splits/{protocol}/{task}.excluded.csv", protocol=config["protocols"], task=tasks
+            ),
         output:
             md=f"<results>/cards/{name}.md",
             html=report(
