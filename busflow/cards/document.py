@@ -77,8 +77,7 @@ def _block(block: Block) -> str:
     if isinstance(block, str):
         return _line(block)
     if isinstance(block, Rows):
-        lines = [block.headings, ["---"] * len(block.headings), *block.cells]
-        rows = [[plain(cell) for cell in line] for line in lines]
-        rows[1] = lines[1]
+        rule = ["---"] * len(block.headings)
+        rows = [map(plain, block.headings), rule, *(map(plain, cells) for cells in block.cells)]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return "\n".join(f"* {_line(item)}" for item in block)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from busflow.cards.study import Study, Trained, leaky, straddling
+from busflow.cards.study import Study, Trained, straddling
 from busflow.cards.words import NOT_KNOWN, counted, listed, share
 from busflow.labels import LABELS
 
@@ -32,11 +32,11 @@ def _of_study(study: Study, trained: Trained) -> Iterator[str]:
 
 def _of_split(study: Study, trained: Trained) -> Iterator[str]:
     split = study.splits[trained.protocol, trained.task]
-    if trained.protocol in leaky(study.config["protocols"]):
+    if torn := straddling(split):
         leakage = study.leakage.get(trained.protocol, {}).get("same_group")
         known = f" {share(leakage)} of the test images have relatives in training." if leakage else ""
         yield (
-            f"{counted(straddling(split), 'group')} of related images on more than one side of the split: "
+            f"{counted(torn, 'group')} of related images on more than one side of the split: "
             f"the scores are too high for new patients.{known}"
         )
     test = split[split["split"] == "test"]

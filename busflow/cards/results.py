@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 from busflow.cards.document import Block, Rows
-from busflow.cards.study import Study, Trained, leaky
+from busflow.cards.study import Study, Trained
 from busflow.cards.words import NOT_KNOWN, decimal, share
 from busflow.labels import LABELS, LESIONS
 from busflow.metrics.scores import at
+from busflow.protocols import PAPER, protocols
 from busflow.tables.leading import LEADING, Score, estimate, estimate_text, seeds_text
 from busflow.tables.table import number
 
@@ -141,8 +142,8 @@ def calibration(trained: Trained) -> list[Block]:
 def leak_gap(study: Study, trained: Trained) -> list[Block]:
     """What the same model scores more under protocols that let related images straddle their splits."""
     entries, how = study.config["protocols"], LEADING[trained.task]
-    rows = []
-    for other in leaking_twins(study, trained):
+    rows, twins = [], leaking_twins(study, trained)
+    for other in twins:
         for score in how.scores.values():
             gap = estimate(other.metrics, score)[0] - estimate(trained.metrics, score)[0]
             texts = [_text(each.metrics, score, trained.task) for each in (other, trained)]
@@ -151,21 +152,25 @@ def leak_gap(study: Study, trained: Trained) -> list[Block]:
     if not rows:
         return [f"{NOT_KNOWN}the leak gap (it takes a protocol of each kind).", *_leakage(study)]
     here = entries[trained.protocol]["label"]
+    balanced = {bool(entries[each.protocol].get("balance_classes")) for each in (trained, *twins)}
     return [
         "The same model, trained and tested where related images may be on both sides of the split, less "
-        f"{here}, where they are not. The test images differ, so the difference has no interval.",
+        f"{here}, where they are not. The test images differ, so the difference has no interval; errata are "
+        f"applied in the latter alone{', and not all balance classes' if len(balanced) > 1 else ''}.",
         Rows(["Protocol that leaks", "Score", "There", here, "Gap"], rows),
         *_leakage(study),
     ]
 
 
 def leaking_twins(study: Study, trained: Trained) -> list[Trained]:
-    """The same model under the protocols that leak, if its own does not."""
-    leaking = leaky(study.config["protocols"])
+    """The same model under the protocols that leak, if its own differs from them in that alone."""
+    known = protocols(study.config["protocols"])
+    if known[trained.protocol].split == PAPER or not known[trained.protocol].is_plain:
+        return []
     return [
         each
         for each in study.of_task(trained.task)
-        if each.model == trained.model and each.protocol in leaking and trained.protocol not in leaking
+        if each.model == trained.model and known[each.protocol].split == PAPER
     ]
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from busflow.files import read_csv, read_json
 from busflow.metrics.inputs import read_split
-from busflow.protocols import GROUPED, PAPER, Protocol, protocols
+from busflow.protocols import GROUPED, Protocol, protocols
 from busflow.tasks import TASKS
 from busflow.units import by_protocol, units
 
@@ -140,11 +140,6 @@ def chosen_protocol(entries: dict[str, dict]) -> Protocol:
         protocols(entries).values(),
         key=lambda each: (bool(each.fold), each.split != GROUPED, bool(each.leave_out)),
     )
-
-
-def leaky(entries: dict[str, dict]) -> list[str]:
-    """The protocols under which related images may be on both sides of a split."""
-    return [each.name for each in protocols(entries).values() if each.split == PAPER]
 
 
 def straddling(split: pd.DataFrame) -> int:

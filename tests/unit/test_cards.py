@@ -330,6 +330,9 @@ def test_the_leak_gap_is_the_difference_between_protocols(files):
         files.change_metrics(files.unit(protocol=protocol), accuracy=accuracy)
     gap, leakage = tables(files.card(), "Leak gap")
     assert gap.cells[0][:2] == ["Paper protocol", "Accuracy"] and gap.cells[0][-1] == "+25.00"
+    assert "balance classes" not in texts(files.card(), "Leak gap")
+    files.config["protocols"]["grouped"]["balance_classes"] = True
+    assert "not all balance classes" in texts(files.card(), "Leak gap")
     assert leakage.cells[0][:2] == ["Paper protocol", "90.0 %"] and leakage.cells[1][1] == "0.0 %"
 
 
