@@ -161,6 +161,7 @@ rule report:
     input:
         rules.tables.input,
         rules.figures.input,
+        rules.cards.input,
         script="scripts/link_pages.py",
         code=code("tables/page.py", "tables/template/report.js"),
         config="<results>/config.yaml",
@@ -172,7 +173,7 @@ rule report:
         "../envs/busflow.yaml"
     shell:
         "snakemake --configfile {input.config:q} --replace-workflow-config --nolock --report {output:q} "
-        "tables figures > {log:q} 2>&1 && python {input.script:q} {output:q} >> {log:q} 2>&1"
+        "tables figures cards > {log:q} 2>&1 && python {input.script:q} {output:q} >> {log:q} 2>&1"
 
 
 rule audit:

@@ -17,6 +17,7 @@ KINDS = {
     "report.html": "report",
     "figures": "figures",
     "tables": "tables",
+    "cards": "cards",
     "pooled": "metrics",
     "audit": "audit",
     "leakage": "audit",

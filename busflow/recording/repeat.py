@@ -19,6 +19,7 @@ REBUILDING = (
     "pool_",
     "tabulate_",
     "draw_",
+    "make_card_",
     "measure_leakage",
     "audit",
     "record_config",
@@ -44,8 +45,9 @@ class Scratch:
         self.made = made_by(study, folder)
 
     def rebuild(self) -> list[Check]:
-        """Make metrics, tables, figures and audit again from the stored predictions; compare bytes."""
-        self._snakemake("tables", "figures", rules=(*REBUILDING, "tables", "figures"))
+        """Make metrics, tables, figures, audit and cards again from the stored predictions; compare bytes."""
+        targets = ("tables", "figures", "cards")
+        self._snakemake(*targets, rules=(*REBUILDING, *targets))
         pairs = sorted((kind_of(path), path) for path in self._files(self.rebuilt))
         checks = []
         for kind, group in groupby(pairs, key=lambda pair: pair[0]):

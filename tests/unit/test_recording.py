@@ -79,6 +79,7 @@ def test_files_are_counted_by_their_kind():
     kinds = {
         "results/paper/detection/swin_base/seed0/predictions.json": "predictions",
         "results/tables/table1.md": "tables",
+        "results/cards": "cards",
         "results/figures": "figures",
         "data/splits/paper/detection.csv": "data",
     }
@@ -232,7 +233,7 @@ class Workflow:
 
     def __call__(self, *arguments, cwd):
         for target in arguments[: arguments.index("--configfile")]:
-            for path in [*self.made] if target in ("tables", "figures") else [target]:
+            for path in [*self.made] if target in ("tables", "figures", "cards") else [target]:
                 if not (cwd / path).exists():
                     (cwd / path).parent.mkdir(parents=True, exist_ok=True)
                     (cwd / path).write_text(TRUE if path.stem == "predictions" else path.name)

@@ -89,6 +89,25 @@ def test_the_target_of_a_task_and_that_of_the_data_hold_external_tests(tmp_path)
     assert planned["split_external"] == planned["pack_external_images"] == 1
 
 
+def test_each_task_of_a_study_has_a_card_and_the_study_a_checklist(tmp_path, demo):
+    cards = {name for name in jobs(demo("report")) if name.startswith("make_card_")}
+    of_tasks = {f"make_card_{task}" for task in ("classification", "detection", "segmentation")}
+    assert cards == {*of_tasks, "make_card_claim_checklist"} and cards <= set(jobs(demo()))
+    shown = dry_run("cards", "--configfile", write(tmp_path, only={"detection": ["detr_r50"]})).stdout
+    made = set(re.findall(r"results/cards/(\S+?)(?:,|$)", shown, re.MULTILINE))
+    assert made == {f"{name}.{kind}" for name in ("detection", "claim_checklist") for kind in ("md", "html")}
+    assert "make_card_classification" not in shown and "--leakage" not in shown
+
+
+def test_folds_alone_and_external_sources_have_cards_too(tmp_path):
+    done = dry_run("cards", "--configfile", "config/crossval.yaml", "--config", f"root={tmp_path}/folds")
+    assert jobs(done.stdout)["make_card_classification"] == 1
+    arguments = ("--configfile", "config/external.yaml", "--config", f"root={tmp_path}/outside")
+    shown = dry_run("cards", *arguments, "--printshellcmds").stdout
+    command = re.search(r"python scripts/make_card.py classification .*", shown).group()
+    assert "/external/bus_bra/metrics.json" in command.partition(" --external ")[2]
+
+
 def test_a_study_without_a_task_has_none_of_its_jobs(tmp_path):
     shown = dry_run("--configfile", write(tmp_path, models={"segmentation": None})).stdout
     planned = jobs(shown)
@@ -114,7 +133,8 @@ def test_a_new_model_is_one_entry(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["data", "classification", "detection", "segmentation", "tables", "figures", "report", "all"]
+    "target",
+    ["data", "classification", "detection", "segmentation", "tables", "figures", "cards", "report", "all"],
 )
 def test_the_named_targets_can_be_asked_for(demo, target):
     planned = jobs(demo(target))
@@ -208,6 +228,14 @@ def test_a_rule_on_data_depends_on_all_the_code_that_it_runs(demo, rule, module)
     shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")} | {"busflow/data/progress.py"}
     inputs = re.search(rf"rule {rule}:\n +input: (.*)", demo()).group(1).split(", ")
     assert imported(f"busflow/data/{module}.py") - shared - set(inputs) == set()
+
+
+def test_a_card_depends_on_all_the_code_that_it_runs(demo):
+    shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")}
+    inputs = re.search(r"rule make_card_claim_checklist:\n +input: (.*)", demo("cards")).group(1).split(", ")
+    needed = imported("busflow/cards/claim.py") - shared - set(inputs)
+    # Of the room data what judges a config, which is done before any job.
+    assert [path for path in needed if not path.startswith("busflow/data/")] == []
 
 
 def test_a_folder_of_images_and_a_table_are_four_lines_of_config(tmp_path):

@@ -1,0 +1,71 @@
+# Cards: the model card of each task's best model by validation, and the checklist of the study.
+# Each is a rule of its own, after its file: snakemake make_card_detection make_card_claim_checklist
+
+# Which tasks a card tells of, by file name; and its title.
+CARDS = {task: ([task], f"Model card: {task}") for task in STUDIED}
+CARDS["claim_checklist"] = (STUDIED, "CLAIM 2024 checklist")
+
+
+localrules:
+    cards,
+
+
+rule cards:
+    input:
+        expand("<results>/cards/{card}.{kind}", card=CARDS, kind=["md", "html"]),
+
+
+def units_of(tasks, file):
+    return [path for task in tasks for path in units(task, file)]
+
+
+def of_tasks(tasks):
+    """What a card reads of its tasks, by option; what a study lacks is left out."""
+    inputs = {
+        "metrics": units_of(tasks, "metrics.json"),
+        "splits": [path for task in tasks for path in splits(task)],
+        "external": [path for task in tasks for path in tested_outside(task, "metrics.json")],
+        "leakage": LEAKAGE if "classification" in tasks else [],
+    }
+    return {name: paths for name, paths in inputs.items() if paths}
+
+
+for name, (tasks, title) in CARDS.items():
+
+    rule:
+        name:
+            f"make_card_{name}"
+        input:
+            **of_tasks(tasks),
+            script="scripts/make_card.py",
+            code=code(
+                *("cards/*.py", "cards/template/*", "tables/template/page.css"),
+                *(f"tables/{module}.py" for module in ("leading", "table")),
+                *("metrics/*.py", "paper.*", "units.py", "tasks.py", "protocols.py"),
+            ),
+            config="<results>/config.yaml",
+            quarantine="<data>/index/quarantine.csv",
+            # Read beside the metrics and the splits.
+            records=units_of(tasks, "run.json"),
+            histories=units_of(tasks, "history.csv"),
+            excluded=expand(
+                "<data>/splits/{protocol}/{task}.excluded.csv", protocol=config["protocols"], task=tasks
+            ),
+        output:
+            md=f"<results>/cards/{name}.md",
+            html=report(
+                f"<results>/cards/{name}.html",
+                caption="../workflow/report/card.rst",
+                category="Cards",
+                labels={"card": title},
+            ),
+        log:
+            f"<logs>/cards/{name}.log",
+        conda:
+            "../envs/busflow.yaml"
+        params:
+            card=name,
+            files=as_options(of_tasks(tasks)),
+        shell:
+            "python {input.script:q} {params.card} --config {input.config:q} --quarantine {input.quarantine:q} "
+            "{params.files} --md {output.md:q} --html {output.html:q} > {log:q} 2>&1"
