@@ -15,12 +15,19 @@ from busflow.errors import BusflowError
 from busflow.labels import LABELS, LESIONS
 from busflow.models import classifier, detectors, segmenters
 
+CALIBRATION = {
+    "temperature": 1.5,
+    "n": 4,
+    "n_malignant": 0,
+    "nll": {"before": 0.9, "after": 0.8},
+    "thresholds": {"0.90": None, "0.95": None},
+}
 CLASSIFIER = {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}, "image_size": 32}
 TASKS = {
     "classification": (
         classification,
         lambda: classifier.build_network("convnext_atto"),
-        CLASSIFIER | {"classes": list(LABELS), "epoch": 1},
+        CLASSIFIER | {"classes": list(LABELS), "epoch": 1, "calibration": CALIBRATION},
     ),
     "detection": (
         detection,
@@ -130,6 +137,14 @@ FOREIGN = {
         {"classes": ["a", "b", "c"]},
         {"image_size": "32"},
         {"epoch": None},
+        {"calibration": None},
+        {"calibration": CALIBRATION | {"temperature": 0}},
+        {"calibration": CALIBRATION | {"temperature": float("nan")}},
+        {"calibration": CALIBRATION | {"n_malignant": 5}},
+        {"calibration": CALIBRATION | {"nll": [0.9, 0.8]}},
+        {"calibration": CALIBRATION | {"thresholds": {"0.90": 1.5, "0.95": None}}},
+        {"calibration": CALIBRATION | {"thresholds": {}}},
+        {"calibration": CALIBRATION | {"file": "other.pth"}},
     ],
     "detection": [
         {"pretrained": "other.pth"},

@@ -86,6 +86,7 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     assert load_weights(out / "weights.pth")["meta"]["epoch"] == best
     record = json.loads((out / "run.json").read_text())
     assert record["seconds"] == history["seconds"].iloc[-1] > 0
+    assert record["calibration"] == load_weights(out / "weights.pth")["meta"]["calibration"]
     assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
     (run,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
     assert {path.name for path in run.iterdir()} == {*runs.PUBLISHED, runs.SEAL}
