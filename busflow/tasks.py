@@ -18,6 +18,7 @@ INPUTS = {
     "val": "COCO view of the validation images",
     "test": "COCO view of the test images",
     "masks": "folder of index masks",
+    "record": "run.json of the training",
 }
 PACKED = ("images", "packed_images", "packed_index")
 
@@ -48,7 +49,7 @@ TASKS = {
     "classification": Task(
         train=(*PACKED, "split"),
         predict=(*PACKED, "split"),
-        evaluate=("split",),
+        evaluate=("split", "record"),
         predictions="predictions.csv",
         select_by="macro_f1",
         of_protocol=("balance_classes",),

@@ -11,7 +11,10 @@ rule classification:
 
 
 CODE["classification"] = Code(
-    engine=["engine/classification.py", "models/classifier.py", "metrics/confusion.py"]
+    engine=[
+        *("engine/classification.py", "models/classifier.py"),
+        *("metrics/calibration.py", "metrics/confusion.py"),
+    ]
 )
 
 
@@ -76,6 +79,11 @@ TABLES |= {
     "classification_per_class": Product(
         "Classification: precision, recall and F1 by class",
         "classification:classification_per_class",
+        {"metrics": units("classification", "metrics.json", protocol=WHOLE)},
+    ),
+    "classification_calibration": Product(
+        "Classification: calibration and operating points",
+        "classification:classification_calibration",
         {"metrics": units("classification", "metrics.json", protocol=WHOLE)},
     ),
 }

@@ -50,6 +50,7 @@ INPUTS = {
     "packed_images": "<data>/packed/{task}/images.npy",
     "packed_index": "<data>/packed/{task}/index.csv",
     "split": "<data>/splits/{protocol}/{task}.csv",
+    "record": f"{UNIT}/run.json",
 }
 
 # Where a trained unit is tested: on the test split of its protocol, and on external sources. Under which folder,

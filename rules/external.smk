@@ -9,6 +9,7 @@ OUTSIDE = {
     "split": f"{FROM_OUTSIDE}/{{task}}/split.csv",
     "test": f"{FROM_OUTSIDE}/{{task}}/test.json",
     "masks": f"{FROM_OUTSIDE}/{{task}}/masks",
+    "record": INPUTS["record"],
 }
 OUTSIDE_CODE = [
     f"data/{name}.py" for name in ("external", "index", "duplicates", "errata", "layout", "coco_vid")
@@ -122,7 +123,7 @@ if "segmentation" in STUDIED:
 TESTED_OUTSIDE = [task for task in STUDIED if sources_of(task, EXTERNAL)]
 
 for task in TESTED_OUTSIDE:
-    wanted = {OUTSIDE[name] for name in TASKS[task].predict + TASKS[task].evaluate}
+    wanted = {OUTSIDE[name] for name in TASKS[task].predict + TASKS[task].evaluate if name != "record"}
     VIEWS += expand(sorted(wanted), task=task, source=sources_of(task, EXTERNAL))
     TABLES[f"external_{task}"] = Product(
         f"{task.capitalize()}: external tests",

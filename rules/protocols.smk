@@ -59,8 +59,10 @@ for task in STUDIED if FOLDS else []:
             code=code("metrics/*.py", "tasks.py", *CODE[task].metrics),
             predictions=of_folds(task, f"{UNIT}/{TASKS[task].predictions}"),
             splits=of_folds(task, INPUTS["split"]),
-            # The same for all folds, the masks included.
-            inputs=[path for name, path in inputs_of(task, "evaluate").items() if name != "split"],
+            # The same for all folds, the masks included; each fold has a training of its own.
+            inputs=[
+                path for name, path in inputs_of(task, "evaluate").items() if name not in ("split", "record")
+            ],
         output:
             of_task(task, POOLED),
         log:

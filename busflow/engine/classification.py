@@ -1,6 +1,7 @@
 """The classification task: what it trains on, how it is validated, and how it predicts."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.files import write_csv, write_json
 from busflow.labels import LABELS
+from busflow.metrics.calibration import calibrated, fit, is_calibration, nll, thresholds
 from busflow.metrics.confusion import summary
 from busflow.models.classifier import Classifier, build_network, shaping
 from busflow.models.weights import load_trained
+
+DIGITS = 9  # of a probability in predictions.csv
 
 
 class ClassificationValidation(BaseMetric):
@@ -83,7 +87,38 @@ def prepare(
         task="classification",
         classes=LABELS,
         settings=settings,
+        calibrate=calibrate,
     )
+
+
+@torch.inference_mode()
+def calibrate(model: Classifier, batches: Iterable[dict]) -> dict:
+    """What makes the predictions of a trained classifier probabilities and decisions.
+
+    Args:
+        model: in evaluation mode.
+        batches: of all validation images.
+
+    Returns:
+        ``temperature`` (see ``busflow.metrics.calibration.fit``); ``n`` and ``n_malignant``, of how many
+        images; ``nll`` (nats) of their logits ``before`` and ``after`` it; ``thresholds`` of the calibrated
+        probability of malignancy by the share of the malignant images that are at or above them.
+    """
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in the precision of a prediction
+        found = [(infer(model, batch), batch["labels"]) for batch in batches]
+    logits, labels = (torch.cat(column) for column in zip(*found, strict=True))
+    # Rounded as those of predictions.csv, to which the thresholds are applied.
+    probabilities = softmax(logits).round(DIGITS)
+    logits, labels, malignant = logits.numpy(), labels.numpy(), LABELS.index("malignant")
+    temperature = fit(logits, labels)
+    scores = calibrated(probabilities, temperature)[:, malignant]
+    return {
+        "temperature": temperature,
+        "n": len(labels),
+        "n_malignant": int((labels == malignant).sum()),
+        "nll": {"before": nll(logits, labels), "after": nll(logits, labels, temperature)},
+        "thresholds": thresholds(scores, labels == malignant),
+    }
 
 
 @torch.inference_mode()
@@ -105,10 +140,10 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
     logits = torch.cat([infer(model, batch) for batch in loader])
     elapsed = time.perf_counter() - start
 
-    probabilities = torch.softmax(logits.double(), dim=1).numpy()
+    probabilities = softmax(logits)
     table = _table(inputs, "test")[["image_id", "source", "label"]].copy()
     table["prediction"] = [LABELS[k] for k in probabilities.argmax(1)]
-    table[[f"p_{name}" for name in LABELS]] = probabilities.round(9)
+    table[[f"p_{name}" for name in LABELS]] = probabilities.round(DIGITS)
     write_csv(output / "predictions.csv", table)
 
     packed = dataset.images.shape[1]
@@ -132,7 +167,9 @@ def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path
 def load(weights: Path) -> tuple[Classifier, dict]:
     """The published classifier, in evaluation mode, and what its file says of it (``read_meta``)."""
     loaded = load_weights(weights)
-    meta = read_meta(weights, loaded["meta"], "classification", LABELS, shaping)
+    meta = read_meta(
+        weights, loaded["meta"], "classification", LABELS, shaping, {"calibration": is_calibration}
+    )
     timm, options = (meta["settings"][key] for key in ("timm", "network"))
     network = load_trained(lambda: build_network(timm, options=options), loaded["state_dict"], weights)
     return Classifier(network).eval(), meta
@@ -141,6 +178,11 @@ def load(weights: Path) -> tuple[Classifier, dict]:
 def infer(model: Classifier, batch: dict) -> torch.Tensor:
     """Logits [B, K] of one loader batch, on the CPU."""
     return model(**model.data_preprocessor(batch)).float().cpu()
+
+
+def softmax(logits: torch.Tensor) -> np.ndarray:
+    """Probabilities [N, K] (float64) of logits [N, K]."""
+    return torch.softmax(logits.double(), dim=1).numpy()
 
 
 def _table(inputs: dict[str, Path], name: str) -> pd.DataFrame:

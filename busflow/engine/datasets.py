@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_dist_info, get_world_size
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from busflow.errors import BusflowError
 
@@ -130,9 +130,11 @@ def training_loader(
     return _loader(dataset, BatchSampler(sampler, micro, drop_last=True), workers)
 
 
-def evaluation_loader(dataset: PackedDataset, batch_size: int, workers: int) -> DataLoader:
-    """Batches in the order of the dataset."""
-    sampler = DefaultSampler(dataset, shuffle=False)  # shared by the processes of a distributed training
+def evaluation_loader(
+    dataset: PackedDataset, batch_size: int, workers: int, shared: bool = True
+) -> DataLoader:
+    """Batches in the order of the dataset, ``shared`` by the processes of a distributed training or all."""
+    sampler = DefaultSampler(dataset, shuffle=False) if shared else SequentialSampler(dataset)
     return _loader(dataset, BatchSampler(sampler, batch_size, drop_last=False), workers)
 
 

@@ -1,8 +1,9 @@
 """What a weights file says of itself: all that a prediction needs that has nothing but the file."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from torch.utils.data import Dataset
 
@@ -41,7 +42,12 @@ def describe(task: str, settings: dict, classes: tuple[str, ...], samples: Datas
 
 
 def read_meta(
-    path: Path, meta: dict, task: str, classes: tuple[str, ...], shaping: Callable[[dict], dict]
+    path: Path,
+    meta: dict,
+    task: str,
+    classes: tuple[str, ...],
+    shaping: Callable[[dict], dict],
+    more: Mapping[str, Rule] = MappingProxyType({}),
 ) -> dict:
     """What a weights file says of itself, if that is what a training of this task writes.
 
@@ -51,6 +57,7 @@ def read_meta(
         task: name in ``busflow.tasks``.
         classes: of the task.
         shaping: picks the settings that shape a network, and raises ValueError where they shape none.
+        more: rules of what only this task writes.
 
     Returns:
         The same, of the settings only those that shape the network, and ``image_size``.
@@ -66,6 +73,7 @@ def read_meta(
         "images": is_ranges,
         "origin": is_origin,
         "epoch": is_count,
+        **more,
     }
     if "task" not in meta:
         raise BusflowError(

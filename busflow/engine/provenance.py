@@ -24,7 +24,10 @@ PACKAGES = (
     "numpy",
     "pandas",
     "scikit-learn",
+    "scipy",
 )
+
+METRICS = ("metrics/calibration.py", "metrics/confusion.py")  # what trainings run of them
 
 
 def describe_inputs(inputs: dict[str, Path]) -> dict[str, dict[str, str]]:
@@ -79,8 +82,8 @@ def _code() -> dict[str, str]:
     library = Path(__file__).parents[1]
     return {
         file.relative_to(library).as_posix(): sha256(file)
-        for room in ("data", "engine", "models")
-        for file in (library / room).glob("*.py")
+        for files in ("data/*.py", "engine/*.py", "models/*.py", *METRICS)
+        for file in library.glob(files)
     }
 
 

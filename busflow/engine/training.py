@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -39,6 +39,9 @@ class Setup(NamedTuple):
         classes: in the order of the network's outputs.
         settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
             warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
+        calibrate: what to learn from the validation images once the best weights are known: takes the model,
+            which has them, and batches of all these images; its plain values go into weights.pth and run.json
+            as ``calibration``. None: nothing.
     """
 
     model: BaseModel
@@ -47,6 +50,7 @@ class Setup(NamedTuple):
     task: str
     classes: tuple[str, ...]
     settings: dict
+    calibrate: Callable[[BaseModel, Iterable[dict]], dict] | None = None
 
 
 class Engine(Protocol):
@@ -118,8 +122,9 @@ def train(
             history = _run(setup, loaders, folder, compute["checkpoint_interval"])
             if is_main_process():
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
-                record = run_record(setup.settings, described, device, seconds)
-                meta = describe(setup.task, setup.settings, setup.classes, samples)
+                calibration = _calibration(setup, history.weights, validation)
+                record = run_record(setup.settings, described, device, seconds) | calibration
+                meta = describe(setup.task, setup.settings, setup.classes, samples) | calibration
                 meta |= {"epoch": history.best_epoch, "origin": origin}
                 runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
         if is_main_process():
@@ -196,6 +201,16 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             progress.write(runner, "interrupted")
             raise
     return history
+
+
+def _calibration(setup: Setup, weights: dict[str, torch.Tensor], validation: Dataset) -> dict[str, dict]:
+    """``{"calibration": ...}`` of the best weights, which the model has from here on; or nothing."""
+    if setup.calibrate is None:
+        return {}
+    setup.model.network.load_state_dict(weights)
+    # By this process alone: the others of a distributed training are done.
+    batches = evaluation_loader(validation, setup.settings["micro_batch"], workers=0, shared=False)
+    return {"calibration": setup.calibrate(setup.model.eval(), batches)}
 
 
 def learning_rate(settings: dict, power: float = 0.5) -> float:

@@ -13,24 +13,34 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 from busflow.files import sha256
 from busflow.labels import LABELS
 from busflow.metrics.confusion import per_class, summary
-from busflow.metrics.inputs import PROBABILITIES, indices, match, read_predictions, read_split
+from busflow.metrics.inputs import indices, match, read_calibration, read_predictions, read_split
+from busflow.metrics.reliability import calibration_error, reliability
 from busflow.metrics.shares import wilson
 from busflow.metrics.uncertainty import cluster_bootstrap
 
-ECE_BINS = 15
 INTERVALS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
-def evaluate(predictions_path: Path | str, split_path: Path | str) -> dict:
+def evaluate(
+    predictions_path: Path | str, split_path: Path | str, record_path: Path | str | None = None
+) -> dict:
     """All metrics of one unit of study, ready for JSON.
 
-    Raises BusflowError when the predictions are not exactly the split's test images with their labels.
+    With ``record_path``, the ``run.json`` of the classifier's training, also ``calibration`` (see
+    ``busflow.metrics.reliability``); None for predictions of several trainings, which have no calibration in
+    common.
+
+    Raises BusflowError when the predictions are not exactly the split's test images with their labels, or
+    when the record has no calibration.
     """
     table = match(read_predictions(predictions_path), read_split(split_path), predictions_path)
     matrix = count(table)
     groups = matrices_per_group(table)
     cluster = cluster_bootstrap(groups, summary)
     naive = {"accuracy": wilson(int(np.trace(matrix)), int(matrix.sum()))}
+    recorded = (
+        {} if record_path is None else {"calibration": reliability(table, read_calibration(record_path))}
+    )
     return {
         "n": len(table),
         "n_groups": len(groups),
@@ -38,6 +48,7 @@ def evaluate(predictions_path: Path | str, split_path: Path | str) -> dict:
         "labels": list(LABELS),
         **_numbers(summary(matrix)),
         "ece": calibration_error(table),
+        **recorded,
         "intervals": {name: {"cluster": cluster[name], "wilson": naive.get(name)} for name in INTERVALS},
         "undefined": _undefined(matrix),
         "per_class": _per_class(table, matrix),
@@ -57,19 +68,6 @@ def matrices_per_group(table: pd.DataFrame) -> np.ndarray:
     matrices = np.zeros((len(names), len(LABELS), len(LABELS)), dtype=int)
     np.add.at(matrices, (group, indices(table["label"]), indices(table["prediction"])), 1)
     return matrices
-
-
-def calibration_error(table: pd.DataFrame) -> float:
-    """Expected calibration error, range 0..1 (Guo et al. 2017, ICML, Eq. 3).
-
-    ECE = sum over bins b of |b| / n * |accuracy(b) - confidence(b)|, with 15 bins of equal width
-    ((m - 1) / 15, m / 15] of the greatest probability.
-    """
-    confidence = table[PROBABILITIES].max(axis=1).to_numpy()
-    right = (table["label"] == table["prediction"]).to_numpy()
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=ECE_BINS)
-    return float(np.abs(gaps).sum() / len(table))
 
 
 def _per_class(table: pd.DataFrame, matrix: np.ndarray) -> dict[str, dict]:

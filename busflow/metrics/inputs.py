@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from busflow.errors import BusflowError
+from busflow.files import read_json
 from busflow.labels import LABELS
+from busflow.metrics.calibration import is_calibration
 
 PROBABILITIES = [f"p_{label}" for label in LABELS]
 
@@ -82,6 +84,26 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
     chosen = values[np.arange(len(table)), indices(table["prediction"])]
     refuse(table, chosen < values.max(axis=1) - 1e-6, path, "prediction is not the most probable class")
     return table
+
+
+def read_calibration(path: Path | str) -> dict:
+    """The ``calibration`` in the ``run.json`` of a classifier's training (see ``engine/classification.py``).
+
+    Raises BusflowError when there is no such file, or none of a training that calibrates.
+    """
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        raise BusflowError(f"{path}: no such file; run the rule that makes it") from None
+    except ValueError:  # cut, or no text
+        record = None
+    found = record.get("calibration") if isinstance(record, dict) else None
+    if not is_calibration(found):
+        raise BusflowError(
+            f"{path}: holds no calibration, or a damaged one, as if an older busflow had trained the "
+            "classifier; delete the file and run the workflow again, which trains it anew"
+        )
+    return found
 
 
 def match(predictions: pd.DataFrame, split: pd.DataFrame, path: Path | str) -> pd.DataFrame:

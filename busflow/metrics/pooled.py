@@ -22,10 +22,12 @@ def evaluate_pooled(
         predictions: of one model and seed, a file of each fold.
         splits: of the same folds, in the same order, ``.../{protocol}/{task}.csv``; their test sets have no
             image in common.
-        inputs: what else an evaluation of the task reads, in the order of ``TASKS[task].evaluate``.
+        inputs: what else an evaluation of the task reads, in the order of ``TASKS[task].evaluate``; no
+            record, since each fold has one of its own.
 
     Returns:
-        What ``evaluate`` of ``busflow/metrics/<task>.py`` returns; groups are those of all folds.
+        What ``evaluate`` of ``busflow/metrics/<task>.py`` returns, without ``calibration``; groups are those
+        of all folds.
 
     Raises:
         BusflowError: an image is tested in two of the folds, or the files do not fit together.

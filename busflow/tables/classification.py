@@ -7,17 +7,30 @@ import pandas as pd
 
 from busflow.files import read_json, sha256
 from busflow.labels import LABELS
+from busflow.metrics.calibration import TARGETS
 from busflow.metrics.classification import INTERVALS, count, matrices_per_group
 from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import match, read_predictions, read_split
 from busflow.metrics.shares import holm, mcnemar
 from busflow.metrics.uncertainty import cluster_bootstrap
 from busflow.paper import printed
+from busflow.tables.leading import LEADING, Leading, Score, estimate, estimate_text, seeds_text
 from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, bold_best, number, percent, split_notes
 from busflow.units import Unit, by_model, by_protocol, units
 
 ALPHA = 0.05
 SHOWN_SCORES = {"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "macro_f1": "Macro F1"}
+# Of a ``calibration`` in metrics.json, and of its operating points.
+CALIBRATION_SCORES = {
+    f"{name}_{stage}": Score(f"{title} {stage}", f"{stage}.{name}", f"intervals.{stage}.{name}")
+    for name, title in {"ece": "ECE", "brier": "Brier score"}.items()
+    for stage in ("before", "after")
+}
+FOUND_AT = {
+    name: Score(f"{name.capitalize()} at {{:.0f}} %", name, f"intervals.{name}")
+    for name in ("sensitivity", "specificity")
+}
+PLAIN = Leading({}, 1, 4, "")
 
 
 def table5(facts_path: Path, settings: dict) -> Table:
@@ -153,6 +166,76 @@ def classification_per_class(metrics_paths: list[Path], settings: dict) -> Table
         "AUROC (one class against the rest) and average precision are means.",
     ]
     return Table("Classification: scores per class on the test set.", data, shown, notes)
+
+
+def classification_calibration(metrics_paths: list[Path], settings: dict) -> Table:
+    """ECE and Brier score before and after calibration, sensitivity and specificity at the thresholds.
+
+    Over several seeds, each with a temperature and thresholds of its own, means.
+    """
+    rows = [
+        {"protocol": protocol, "model": model} | _calibration(metrics)
+        for (protocol, model), metrics in by_model(metrics_paths, settings).items()
+    ]
+    data = pd.DataFrame(rows)
+    data.insert(2, "label", _model_labels(data, settings))
+    shown = pd.DataFrame({"Protocol": _protocol_labels(data, settings), "Model": data["label"]})
+    shown["Temperature"] = data["temperature"].map(lambda value: number(value, 2))
+    for name, score in CALIBRATION_SCORES.items():
+        shown[score.title] = data.apply(_estimate_text, axis=1, name=name, how=PLAIN)
+    for target in TARGETS.values():
+        for name, score in FOUND_AT.items():
+            column = _column(name, target)
+            text = data.apply(_estimate_text, axis=1, name=column, how=LEADING["classification"])
+            shown[score.title.format(100 * target)] = text
+    notes = [
+        *(
+            f"{settings['protocols'][row.protocol]['label']}: n = {row.n:,} test images in {row.n_groups:,} "
+            f"groups, {row.n_malignant:,} of them malignant and {row.n_other:,} not; fitted on "
+            f"{row.n_validation:,} validation images; split {row.split_sha256[:12]}."
+            for row in data.drop_duplicates("protocol").itertuples()
+        ),
+        f"In brackets the 95 % interval of a bootstrap over groups. {seeds_text(data['seeds'].max())}",
+        "Temperature: by which the logits are divided so that the validation images are most likely (Guo et "
+        "al., ICML 2017); above 1 for a network that is too sure of itself. No prediction changes by it.",
+        "ECE: expected calibration error, from 0 to 1, over 15 bins of confidence; chance alone raises it, "
+        "the more the fewer the images, and its interval still more. Brier score: squared error of the three "
+        "probabilities, from 0 to 2. Less is better in both.",
+        "Sensitivity (malignant images found) and specificity (others not) in per cent, at the greatest "
+        "calibrated probability of malignancy that 90 or 95 % of the malignant validation images are at or "
+        "above; n/a where there were none.",
+    ]
+    return Table("Classification: calibration and operating points on the test set.", data, shown, notes)
+
+
+def _calibration(metrics: list[dict]) -> dict:
+    """One model, over its seeds."""
+    found = [each["calibration"] for each in metrics]
+    point = found[0]["operating_points"][0]
+    row = {"seeds": len(metrics), **{name: metrics[0][name] for name in ("n", "n_groups")}}
+    row |= {name: point[name] for name in ("n_malignant", "n_other")}
+    row |= {"n_validation": found[0]["n_validation"]}
+    row |= {"temperature": _mean([each["temperature"] for each in found])}
+    for name, score in CALIBRATION_SCORES.items():
+        row |= _estimate(name, found, score)
+    for k, target in enumerate(TARGETS.values()):
+        points = [each["operating_points"][k] for each in found]
+        row[_column("threshold", target)] = _mean([each["threshold"] for each in points])
+        for name, score in FOUND_AT.items():
+            row |= _estimate(_column(name, target), points, score)
+    return row | {"split_sha256": metrics[0]["split_sha256"]}
+
+
+def _column(name: str, target: float) -> str:
+    return f"{name}_{100 * target:.0f}"
+
+
+def _estimate(name: str, seeds: list[dict], score: Score) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), estimate(seeds, score), strict=True))
+
+
+def _estimate_text(row: pd.Series, name: str, how: Leading) -> str:
+    return estimate_text(*(row[f"{name}{end}"] for end in ("", "_low", "_high")), how)
 
 
 def _summaries(found: list[Unit], split: pd.DataFrame) -> list[dict]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from mmengine.model import BaseModule
+from test_checkpoints import CALIBRATION
 from test_detectors import CASCADE
 from test_segmenters import SEGFORMER
 from trainings import ORIGIN
@@ -28,7 +29,7 @@ BUILD = {
 }
 
 
-def meta_of(task: str, side: int, origin: dict = ORIGIN, **settings) -> dict:
+def meta_of(task: str, side: int, origin: dict = ORIGIN, calibration: dict = CALIBRATION, **settings) -> dict:
     """What a training writes beside the weights."""
     return {
         "task": task,
@@ -38,6 +39,7 @@ def meta_of(task: str, side: int, origin: dict = ORIGIN, **settings) -> dict:
         "images": SEEN,
         "origin": origin,
         "epoch": 1,
+        **({"calibration": calibration} if task == "classification" else {}),
     }
 
 

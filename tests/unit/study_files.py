@@ -87,8 +87,21 @@ def make_predictions(
     )
 
 
+def make_calibration(temperature: float = 1.5, threshold: float | None = 0.4) -> dict:
+    return {
+        "temperature": temperature,
+        "n": 40,
+        "n_malignant": 0 if threshold is None else 20,
+        "nll": {"before": 0.9, "after": 0.8},
+        "thresholds": {"0.90": threshold, "0.95": threshold and threshold / 2},
+    }
+
+
 def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path]]:
-    """Write index, splits, predictions, metrics, histories, timings and leakage; return the paths by kind."""
+    """Write index, splits, run records, predictions, metrics, histories, timings and leakage.
+
+    Returns the paths by kind.
+    """
     images = make_images()
     write_csv(root / "index/images.csv", images.assign(path="none.png"))
     lin = images[images["source"] == "lin"]
@@ -122,8 +135,9 @@ def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path]]
                 unit = root / f"results/{protocol}/classification/{model}/seed{seed}"
                 never = "normal" if model == "convnext_atto" else None
                 write_csv(unit / "predictions.csv", make_predictions(split, 10 * m + seed, 1 + m / 2, never))
-                metrics = evaluate(unit / "predictions.csv", root / f"splits/{protocol}/classification.csv")
-                write_json(unit / "metrics.json", metrics)
+                write_json(unit / "run.json", {"calibration": make_calibration(1.5 + seed)})
+                inputs = (root / f"splits/{protocol}/classification.csv", unit / "run.json")
+                write_json(unit / "metrics.json", evaluate(unit / "predictions.csv", *inputs))
                 epochs = np.arange(1, 4)
                 columns = ("train_loss", "val_nll", "val_accuracy", "val_macro_f1")
                 write_csv(

@@ -17,11 +17,18 @@ from busflow.errors import BusflowError
 from busflow.labels import LABELS, LESIONS
 from busflow.models import classifier, detectors, segmenters
 
+CALIBRATION = {
+    "temperature": 1.5,
+    "n": 4,
+    "n_malignant": 0,
+    "nll": {"before": 0.9, "after": 0.8},
+    "thresholds": {"0.90": None, "0.95": None},
+}
 CLASSIFIER = {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}}
 SEEN = {"brightness": [20, 90], "contrast": [10, 60.5], "aspect": [0.7, 2]}
 
 
-def meta(task: str, settings: dict, classes: tuple[str, ...]) -> dict:
+def meta(task: str, settings: dict, classes: tuple[str, ...], **more) -> dict:
     """What a training writes beside the weights."""
     return {
         "task": task,
@@ -31,6 +38,7 @@ def meta(task: str, settings: dict, classes: tuple[str, ...]) -> dict:
         "images": SEEN,
         "origin": ORIGIN,
         "epoch": 1,
+        **more,
     }
 
 
@@ -38,7 +46,7 @@ TASKS = {
     "classification": (
         classification,
         lambda: classifier.build_network("convnext_atto"),
-        meta("classification", CLASSIFIER, LABELS),
+        meta("classification", CLASSIFIER, LABELS, calibration=CALIBRATION),
     ),
     "detection": (
         detection,
@@ -159,6 +167,14 @@ FOREIGN = {
         {"origin": ORIGIN | {"seed": "0"}},
         {"origin": ORIGIN | {"sources": [{"name": "a"}]}},
         {"origin": ORIGIN | {"url": "http://127.0.0.1:9"}},
+        {"calibration": None},
+        {"calibration": CALIBRATION | {"temperature": 0}},
+        {"calibration": CALIBRATION | {"temperature": float("nan")}},
+        {"calibration": CALIBRATION | {"n_malignant": 5}},
+        {"calibration": CALIBRATION | {"nll": [0.9, 0.8]}},
+        {"calibration": CALIBRATION | {"thresholds": {"0.90": 1.5, "0.95": None}}},
+        {"calibration": CALIBRATION | {"thresholds": {}}},
+        {"calibration": CALIBRATION | {"file": "other.pth"}},
     ],
     "detection": [
         {"pretrained": "other.pth"},

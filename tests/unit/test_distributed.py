@@ -50,5 +50,6 @@ def test_two_processes_end_where_one_ends(tmp_path):
     assert histories[0][steps].equals(histories[1][steps])
     weights = [load_weights(tmp_path / name / "weights.pth") for name in ("alone", "shared")]
     assert [each["meta"]["epoch"] for each in weights] == [weights[0]["meta"]["epoch"]] * 2
+    assert [each["meta"]["calibration"]["n"] for each in weights] == [12, 12]  # not a share of them
     for name, tensor in weights[0]["state_dict"].items():
         torch.testing.assert_close(weights[1]["state_dict"][name], tensor, rtol=0, atol=5e-3)

@@ -21,6 +21,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from test_checkpoints import CALIBRATION
 from test_images import chunk, encoded, hollow_png
 
 from busflow.data.packing import letterbox
@@ -267,6 +268,22 @@ def test_a_threshold_decides_who_is_malignant_what_is_shown_and_where_lesion_beg
         run([weights["segmentation0"]], [folder], tmp_path / "e", threshold=0.0)["lesion_share"].tolist()
         == [1] * 3
     )
+
+
+def test_calibrated_probabilities_and_operating_points_are_those_of_the_file(tmp_path, folder, weights):
+    columns = [f"p_{label}" for label in LABELS]
+    plain = run([weights["classification0"]], [folder], tmp_path / "plain")
+    table = run([weights["classification0"]], [folder], tmp_path / "out", calibrated=True)
+    powers = plain[columns] ** (1 / CALIBRATION["temperature"])
+    np.testing.assert_allclose(table[columns], powers.div(powers.sum(axis=1), axis=0), atol=1e-6)
+    threshold = float(np.median(table["p_malignant"]))
+    fitted = CALIBRATION | {"n_malignant": 2, "thresholds": {"0.90": threshold, "0.95": 0.0}}
+    path = save_untrained(tmp_path / "fitted.pth", "classification", SIDE, calibration=fitted)
+    table = run([path], [folder], tmp_path / "fitted", calibrated=True)
+    assert table["malignant_at_0.90"].tolist() == (table["p_malignant"] >= threshold).tolist()
+    assert table["malignant_at_0.95"].all() and not table["malignant_at_0.90"].all()
+    both = run([path, weights["classification1"]], [folder], tmp_path / "both", calibrated=True)
+    assert not any(column.startswith("malignant_at") for column in both)  # fitted of each alone
 
 
 def test_overlays_show_boxes_in_the_colour_of_their_label(tmp_path, weights):

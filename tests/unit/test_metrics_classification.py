@@ -12,8 +12,10 @@ import pytest
 from sklearn import metrics as sk
 
 from busflow.errors import BusflowError
-from busflow.metrics.classification import calibration_error, count, evaluate, per_class, summary
-from study_files import LABELS, make_images, make_predictions, make_split
+from busflow.files import write_json
+from busflow.metrics.classification import count, evaluate, per_class, summary
+from busflow.metrics.reliability import calibration_error
+from study_files import LABELS, make_calibration, make_images, make_predictions, make_split
 
 ROOT = Path(__file__).parents[2]
 
@@ -194,7 +196,8 @@ def test_an_empty_and_a_missing_file_are_refused(files, tmp_path):
 
 def test_the_script_writes_strict_json(files, tmp_path, monkeypatch):
     predictions, split = files(never="normal")
-    output = tmp_path / "metrics.json"
+    record, output = tmp_path / "run.json", tmp_path / "metrics.json"
+    write_json(record, {"calibration": make_calibration()})
     arguments = [
         "--task",
         "classification",
@@ -202,6 +205,8 @@ def test_the_script_writes_strict_json(files, tmp_path, monkeypatch):
         predictions,
         "--split",
         split,
+        "--record",
+        record,
         "--output",
         output,
         "--scores",
@@ -209,7 +214,7 @@ def test_the_script_writes_strict_json(files, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
     runpy.run_path(str(ROOT / "scripts/evaluate.py"), run_name="__main__")
-    assert json.loads(output.read_text()) == evaluate(predictions, split)
+    assert json.loads(output.read_text()) == evaluate(predictions, split, record)
     assert "NaN" not in output.read_text()
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["accuracy"] == evaluate(predictions, split)["accuracy"]

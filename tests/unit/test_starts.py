@@ -38,6 +38,7 @@ except SystemExit:
         ("figures.segmentation", "seaborn"),
         ("figures.timing", "seaborn"),
         ("figures.training", "seaborn"),
+        ("metrics.calibration", "scipy"),  # which trainings begin with
         ("tables.data", "scipy"),
         ("tables.detection", "scipy"),
         ("data.splits", "sklearn"),

@@ -11,13 +11,15 @@ import pytest
 from sklearn import metrics as sk
 
 from busflow.errors import BusflowError
-from busflow.files import sha256
+from busflow.files import read_json, sha256, write_json
+from busflow.metrics.classification import evaluate
 from busflow.tables import classification as tables_classification
 from busflow.tables import data as tables_data
 from busflow.tables import table as tables
 from busflow.units import units
 from study_files import (
     BUSI,
+    make_calibration,
     make_images,
     make_predictions,
     make_split,
@@ -175,6 +177,42 @@ def test_models_that_err_alike_are_as_good_as_the_best_and_a_bad_one_is_not(tmp_
     assert not table.shown["Accuracy (paper)"].str.contains(r"\*").any()
 
 
+def test_calibration_is_shown_as_evaluated_and_as_means_over_the_seeds(tmp_path):
+    settings = study_settings()
+    paths = write_study(tmp_path, settings, seeds=(0, 1))
+    table = tables_classification.classification_calibration(paths["metrics"], settings)
+    row = table.data.set_index(["protocol", "model"]).loc["grouped", "convnext_nano"]
+    unit = tmp_path / "results/grouped/classification/convnext_nano"
+    metrics = [read_json(unit / f"seed{seed}/metrics.json") for seed in (0, 1)]
+    seeds = [each["calibration"] for each in metrics]
+    assert row["temperature"] == np.mean([1.5, 2.5])
+    assert row["ece_before"] == pytest.approx(np.mean([each["ece"] for each in metrics]))
+    assert row["brier_after"] == pytest.approx(np.mean([each["after"]["brier"] for each in seeds]))
+    lows = [each["intervals"]["after"]["brier"][0] for each in seeds]
+    assert row["brier_after_low"] == pytest.approx(np.mean(lows))
+    points = [each["operating_points"][1] for each in seeds]
+    assert row["threshold_95"] == pytest.approx(0.2)
+    assert row["specificity_95"] == pytest.approx(np.mean([point["specificity"] for point in points]))
+    highs = [point["intervals"]["sensitivity"][1] for point in points]
+    assert row["sensitivity_95_high"] == pytest.approx(np.mean(highs))
+    shown = table.shown.iloc[table.data.index[table.data["model"] == "convnext_nano"][0]]
+    assert shown["Temperature"] == "2.00" and "[" in shown["Sensitivity at 90 %"]
+    text = page(table, tmp_path)
+    assert "fitted on 40 validation images" in text and "Means over 2 seeds" in text
+
+
+def test_without_a_threshold_there_is_nothing_to_show_at_it(tmp_path):
+    settings = study_settings(models=["convnext_nano"])
+    paths = write_study(tmp_path, settings)["metrics"]
+    for path in paths:
+        unit, split = path.parent, tmp_path / f"splits/{path.parts[-5]}/classification.csv"
+        write_json(unit / "run.json", {"calibration": make_calibration(threshold=None)})
+        write_json(path, evaluate(unit / "predictions.csv", split, unit / "run.json"))
+    table = tables_classification.classification_calibration(paths, settings)
+    assert table.data[["threshold_90", "sensitivity_90", "specificity_95"]].isna().all(axis=None)
+    assert set(table.shown["Sensitivity at 95 %"]) == {"n/a"}
+
+
 def test_an_undefined_value_is_given_as_such_and_is_empty_in_the_csv(study, settings, tmp_path):
     table = tables_classification.classification_per_class(study[1]["metrics"], settings)
     row = (table.data["model"] == "convnext_atto") & (table.data["class"] == "normal")
@@ -193,8 +231,9 @@ def test_each_page_names_notice_n_and_split(study, settings, tmp_path):
         tables_data.table4(paths["segmentation"], settings),
         tables_classification.classification(paths["predictions"], paths["classification"], settings),
         tables_classification.classification_per_class(paths["metrics"], settings),
+        tables_classification.classification_calibration(paths["metrics"], settings),
     ]
-    files = ["classification", "detection", "segmentation", "classification", "classification"]
+    files = ["classification", "detection", "segmentation", *["classification"] * 3]
     for table, kind in zip(made, files, strict=True):
         text = page(table, tmp_path, settings["study"]["notice"])
         assert "> TEST: nothing real" in text

@@ -85,6 +85,7 @@ def test_a_classifier_learns_publishes_and_predicts(inputs, tmp_path):
     assert load_weights(out / "weights.pth")["meta"]["epoch"] == best
     record = json.loads((out / "run.json").read_text())
     assert record["seconds"] == history["seconds"].iloc[-1] > 0
+    assert record["calibration"] == load_weights(out / "weights.pth")["meta"]["calibration"]
     assert record["settings"]["seed"] == 0 and len(record["inputs"]["split"]["sha256"]) == 64
     (run,) = (path for path in (tmp_path / "state/out").iterdir() if path.is_dir())
     assert {path.name for path in run.iterdir()} == {*runs.PUBLISHED, runs.SEAL}
@@ -116,6 +117,44 @@ def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monke
     cut()
     assert len(seen) == 24 - step // 2 * 2
     assert_same(tmp_path / "whole", tmp_path / "cut")
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "cut")]
+    assert records[0]["calibration"] == records[1]["calibration"]
+
+
+def test_the_calibration_is_that_of_the_published_weights(inputs, tmp_path, monkeypatch):
+    """Which are those of the first epoch here; the network has gone on since."""
+    scores = iter([0.9, 0.5, 0.1])
+    monkeypatch.setattr(
+        classification.ClassificationValidation,
+        "compute_metrics",
+        lambda self, results: {"macro_f1": next(scores)},
+    )
+    train(inputs, tmp_path)
+    meta = load_weights(tmp_path / "out/weights.pth")["meta"]
+    assert meta["epoch"] == 1
+    found = meta["calibration"]
+    model, _ = classification.load(tmp_path / "out/weights.pth")
+    batch = classification.read(inputs, "val").__getitems__(range(12))
+    with torch.inference_mode():
+        logits, labels = classification.infer(model, batch).double(), batch["labels"]
+    malignant = labels == LABELS.index("malignant")
+    assert (found["n"], found["n_malignant"]) == (12, int(malignant.sum())) == (12, 4)
+    for stage, scaled in {"before": logits, "after": logits / found["temperature"]}.items():
+        expected = torch.nn.functional.cross_entropy(scaled, labels).item()
+        assert found["nll"][stage] == pytest.approx(expected, rel=1e-5)
+    assert found["nll"]["after"] <= found["nll"]["before"]
+    probability = torch.softmax(logits / found["temperature"], dim=1)[malignant, LABELS.index("malignant")]
+    # Of four images 90 % are all of them.
+    assert found["thresholds"] == pytest.approx(dict.fromkeys(("0.90", "0.95"), float(probability.min())))
+
+
+def test_validation_without_a_malignant_image_gives_no_threshold(inputs, tmp_path):
+    split = pd.read_csv(inputs["split"])
+    split[~((split["split"] == "val") & (split["label"] == "malignant"))].to_csv(inputs["split"], index=False)
+    train(inputs, tmp_path, epochs=1)
+    found = load_weights(tmp_path / "out/weights.pth")["meta"]["calibration"]
+    assert (found["n"], found["n_malignant"]) == (8, 0)
+    assert found["thresholds"] == {"0.90": None, "0.95": None} and found["temperature"] > 0
 
 
 def test_seeds_give_different_weights(inputs, tmp_path):

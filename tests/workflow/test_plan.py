@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from busflow.engine.provenance import METRICS
 from studies import ROOT, copy_checkout, dry_run, snakemake
 
 
@@ -212,6 +213,12 @@ def test_a_unit_depends_on_all_the_code_that_it_runs(demo, task):
     for verb, room in (("train", "engine"), ("predict", "engine"), ("evaluate", "metrics")):
         inputs = re.search(rf"rule {verb}_{task}:\n +input: (.*)", shown).group(1).split(", ")
         assert imported(f"busflow/{room}/{task}.py") - shared - set(inputs) == set(), verb
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+def test_the_identity_of_a_training_covers_the_metrics_that_it_runs(task):
+    metrics = {path for path in imported(f"busflow/engine/{task}.py") if path.startswith("busflow/metrics/")}
+    assert metrics <= {f"busflow/{path}" for path in METRICS}
 
 
 @pytest.mark.parametrize(
