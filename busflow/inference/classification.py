@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from busflow.engine.classification import DIGITS
 from busflow.files import write_csv
 from busflow.inference.job import Job
 from busflow.inference.members import Member, spread
@@ -26,7 +27,8 @@ class Found(NamedTuple):
 def infer(job: Job, opened: list[Opened]) -> list[Found]:
     """Mean probabilities of the members for each image; of calibrated ones if that is asked for."""
     every = torch.stack([_probabilities(member, opened, job.calibrated) for member in job.members])
-    return [Found(one.mean(dim=0).numpy(), spread(one)) for one in every.unbind(1)]
+    # Rounded as in the study's predictions, on which operating points were fitted.
+    return [Found(one.mean(dim=0).numpy().round(DIGITS), spread(one)) for one in every.unbind(1)]
 
 
 def _probabilities(member: Member, opened: list[Opened], calibrated: bool) -> torch.Tensor:
@@ -44,7 +46,7 @@ def finish(job: Job, opened: Opened, found: Found) -> tuple[dict, list[dict], Ov
     elif job.threshold is not None:
         others = {k: found.probabilities[LABELS.index(k)] for k in LABELS if k != "malignant"}
         label = max(others, key=others.__getitem__)
-    row = {"prediction": label} | dict(zip(COLUMNS, found.probabilities.round(9).tolist(), strict=True))
+    row = {"prediction": label} | dict(zip(COLUMNS, found.probabilities.tolist(), strict=True))
     summary = row | (_operating_points(malignant, job.members) if job.calibrated else {})
     if len(job.members) > 1:
         summary["disagreement"] = round(found.disagreement, 6)
