@@ -68,9 +68,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _add_export(verbs) -> None:
-    about = (
-        "Write a classifier or segmenter as an ONNX graph that takes images as they are. Research use only."
-    )
+    about = "Write a model as an ONNX graph that takes images as they are. Research use only."
     parser = verbs.add_parser("export", help="a model for other programs", description=about)
     parser.set_defaults(verb=_export)
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="a weights.pth")

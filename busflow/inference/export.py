@@ -6,9 +6,11 @@ from pathlib import Path
 
 import onnx
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import nn
 from torch.export import Dim
+from torchvision.ops import box_convert
 from torchvision.transforms.v2.functional import grayscale_to_rgb, normalize
 
 from busflow.data.images import MAX_PIXELS, MIN_SIDE
@@ -23,7 +25,11 @@ for name in ("onnxscript", "onnx_ir"):
     logging.getLogger(name).setLevel(logging.WARNING)
 
 OPSET = 20
-OUTPUTS = {"classification": "probabilities", "segmentation": "mask"}
+OUTPUTS = {
+    "classification": ["probabilities"],
+    "detection": ["boxes", "scores", "labels"],
+    "segmentation": ["mask"],
+}
 
 
 class Letterbox(nn.Module):
@@ -58,6 +64,15 @@ class Letterbox(nn.Module):
         rows = self._unpacking(height, longest, images.shape[-2])
         columns = self._unpacking(width, longest, images.shape[-1])
         return rows @ maps @ columns.T
+
+    def undo_boxes(self, boxes: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Boxes [B, D, 4] (left, top, right, bottom) of packed images, in theirs and cut at their border."""
+        height, width, longest = _extent(images)
+        (top, rows), (left, columns) = (self._placed(length, longest) for length in (height, width))
+        offset = torch.stack([left, top, left, top])
+        ends = torch.stack([width, height, width, height])
+        scale = torch.stack([columns / width, rows / height] * 2)
+        return torch.minimum(((boxes - offset) / scale).clamp(min=0), ends).float()
 
     def _inner(self, length: torch.Tensor, longest: torch.Tensor) -> torch.Tensor:
         return torch.clamp(torch.round(length * (self.side / longest)), min=1)
@@ -142,7 +157,35 @@ class SegmenterGraph(nn.Module):
         return self.letterbox.undo(logits, images).argmax(dim=1).to(torch.uint8)
 
 
-GRAPHS = {"classification": ClassifierGraph, "segmentation": SegmenterGraph}
+class DetrGraph(nn.Module):
+    """Grey images uint8 [B, 1, H, W] to boxes float32 [B, D, 4], scores [B, D] and labels int64 [B, D].
+
+    Boxes are left, top, right, bottom in pixels, in no order; labels are positions in
+    ``busflow.labels.LESIONS``. DETR has as many boxes as queries, whatever is in an image, and suppresses
+    none: so it is a graph of standard operators, which other detectors are not.
+    """
+
+    def __init__(self, model: BaseModel, side: int):
+        super().__init__()
+        self.letterbox, self.network = Letterbox(side), model.network
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        side = self.letterbox.side
+        features = self.network.extract_feat(_normalised(self.letterbox(images)))
+        # Without padding, mmdet asks one sample for the size of all, and the batch may have any.
+        sample = DetDataSample(metainfo=dict.fromkeys(("img_shape", "batch_input_shape"), (side, side)))
+        decoded = self.network.forward_transformer(features, [sample])
+        logits, places = (each[-1] for each in self.network.bbox_head(decoded["hidden_states"]))
+        scores, labels = logits.softmax(dim=-1)[..., :-1].max(dim=-1)
+        boxes = (box_convert(places, "cxcywh", "xyxy") * side).clamp(0, side)
+        return self.letterbox.undo_boxes(boxes, images), scores, labels
+
+
+def _graph(task: str, member: Member) -> type[nn.Module] | None:
+    """What a member is exported as; None where it cannot be."""
+    detr = member.meta["settings"].get("detector") == "detr"
+    graphs = {"classification": ClassifierGraph, "segmentation": SegmenterGraph}
+    return graphs.get(task, DetrGraph if detr else None)
 
 
 def _normalised(levels: torch.Tensor) -> torch.Tensor:
@@ -154,28 +197,29 @@ def graph_of(task: str, member: Member) -> nn.Module:
     """A member as a module from grey images to what a user wants, in evaluation mode.
 
     Raises:
-        BusflowError: it is a detector.
+        BusflowError: it is a detector other than DETR.
     """
-    if task not in GRAPHS:
+    graph = _graph(task, member)
+    if graph is None:
         raise BusflowError(
-            f"{member.path} is a detector, which is no graph of standard operators: mmdet's take objects "
-            "beside tensors, and pool and suppress boxes as many as an image has; use busflow predict"
+            f"{member.path} is a Cascade R-CNN, which is no graph of standard operators: it pools and "
+            "suppresses as many boxes as an image has; use busflow predict, or export a DETR"
         )
-    return GRAPHS[task](member.model, member.side).eval()
+    return graph(member.model, member.side).eval()
 
 
 def export(weights: Path, output: Path) -> None:
-    """Write a classifier or segmenter as an ONNX graph, from images of any size to probabilities or a mask.
+    """Write a model as an ONNX graph, from images of any size to what a user wants.
 
-    Input ``images``: uint8 [B, 1, H, W], grey, a batch of one size. Output ``probabilities``: float32 [B, 3],
-    or ``mask``: uint8 [B, H, W]. Classes and what else is to be known are in its metadata.
+    Input ``images``: uint8 [B, 1, H, W], grey, a batch of one size. Outputs: see the graphs above. Classes
+    and what else is to be known are in the file's metadata.
 
     Args:
         weights: a published weights.pth.
         output: file to write.
 
     Raises:
-        BusflowError: it is no classifier or segmenter.
+        BusflowError: it is a detector other than DETR.
     """
     task, (member,) = load_members([weights], torch.device("cpu"))
     graph = graph_of(task, member)
@@ -190,7 +234,7 @@ def export(weights: Path, output: Path) -> None:
             dynamo=True,
             dynamic_shapes=(shapes,),
             input_names=["images"],
-            output_names=[OUTPUTS[task]],
+            output_names=OUTPUTS[task],
             opset_version=OPSET,
             verbose=False,
         )

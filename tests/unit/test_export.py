@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
 from inference_files import NAMES, save_untrained
+from PIL import Image
 from test_inference import speckle
 
 from busflow.data.packing import letterbox
@@ -16,6 +18,8 @@ from busflow.errors import BusflowError
 from busflow.files import sha256
 from busflow.inference.export import Letterbox, export, graph_of
 from busflow.inference.members import load_members
+from busflow.inference.predict import predict
+from busflow.labels import LABELS
 
 SIDE = 64
 SHAPES = [(471, 562), (300, 512), (128, 128), (64, 64), (63, 64), (50, 40), (30, 224), (500, 130)]
@@ -42,6 +46,7 @@ def test_maps_come_back_as_the_study_brings_them_back(shape):
 FAMILIES = {
     "classification": {},
     "segmentation": {},
+    "detection": {"detector": "detr"},
     "segmentation upernet": {"segmenter": "upernet", "backbone": "convnext_atto"},
 }
 
@@ -63,15 +68,40 @@ def test_onnxruntime_finds_what_torch_finds_in_fifty_images(exported):
     while seen < 50:
         batch, *shape = rng.integers([1, 20, 20], [5, 200, 200])
         images = np.stack([speckle(seen + k, *shape)[None] for k in range(batch)])
-        (found,) = session.run(None, {"images": images})
-        with torch.inference_mode():  # .numpy(): exporting left no tensor of its own kind in this process
-            expected = graph(torch.from_numpy(images)).numpy()
-        assert found.dtype == expected.dtype and found.shape == expected.shape
-        if task == "classification":
-            assert np.abs(found - expected).max() <= 1e-4
-        else:
-            assert found.shape == (batch, *shape) and (found != expected).mean() <= 1e-4
+        found = session.run(None, {"images": images})
+        with torch.inference_mode():
+            expected = graph(torch.from_numpy(images))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        for one, other in zip(found, expected, strict=True):
+            other = other.numpy()  # exporting left no tensor of its own kind in this process
+            assert one.dtype == other.dtype and one.shape == other.shape and len(one) == batch
+            if one.dtype == np.float32:  # probabilities and scores, or boxes in pixels
+                assert np.abs(one - other).max() <= (1e-3 if one.ndim == 3 else 1e-4)
+            else:
+                assert (one != other).mean() <= 1e-4
         seen += batch
+
+
+def test_a_graph_finds_what_predict_finds(exported, tmp_path):
+    task, weights, path = exported
+    Image.fromarray(speckle(3, 150, 100)).save(tmp_path / "image.png")
+    predict([weights], [str(tmp_path / "image.png")], tmp_path / "out", torch.device("cpu"), 1)
+    found = onnxruntime.InferenceSession(path).run(None, {"images": speckle(3, 150, 100)[None, None]})
+    if task == "classification":
+        table = pd.read_csv(tmp_path / "out/predictions.csv")
+        np.testing.assert_allclose(
+            found[0][0], table.loc[0, [f"p_{k}" for k in LABELS]].astype(float), atol=1e-4
+        )
+    elif task == "segmentation":
+        assert (found[0][0] != np.array(Image.open(tmp_path / "out/masks/image.png"))).mean() < 1e-3
+    else:
+        results = json.loads((tmp_path / "out/predictions.json").read_text())
+        boxes, scores, labels = (each[0] for each in found)
+        order = np.argsort(-scores)
+        assert labels[order].tolist() == [each["category_id"] - 1 for each in results]
+        np.testing.assert_allclose(scores[order], [each["score"] for each in results], atol=1e-4)
+        x, y, w, h = np.transpose([each["bbox"] for each in results])
+        np.testing.assert_allclose(boxes[order], np.stack([x, y, x + w, y + h], axis=1), atol=2e-2)
 
 
 def test_the_file_says_what_it_is(exported):
@@ -82,8 +112,8 @@ def test_the_file_says_what_it_is(exported):
     assert said["notice"] == "research use only"
 
 
-def test_a_detector_is_refused_with_the_reason(tmp_path):
+def test_a_cascade_is_refused_with_the_reason(tmp_path):
     weights = save_untrained(tmp_path / "weights.pth", "detection", SIDE)
-    with pytest.raises(BusflowError, match=r"is a detector, .* use busflow predict"):
+    with pytest.raises(BusflowError, match=r"is a Cascade R-CNN, .* use busflow predict"):
         export(weights, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == [weights]
