@@ -9,7 +9,7 @@ from busflow.cards.limitations import limitations
 from busflow.cards.model import starting_weights
 from busflow.cards.results import leaking_twins
 from busflow.cards.study import CONFIG, HISTORY, METRICS, QUARANTINE, RUN, Study, Trained, straddling
-from busflow.cards.words import DOES, NOT_KNOWN, counted, decimal, known, listed, reasons
+from busflow.cards.words import DOES, NOT_KNOWN, counted, decimal, known, listed, reasons, setting
 from busflow.labels import LABELS, SPLITS
 from busflow.tables.leading import LEADING, estimate, estimate_text
 from busflow.tasks import TASKS
@@ -191,7 +191,7 @@ def training(study: Study, trained: Trained) -> str:
     return _settings(trained, lambda name: name not in (*ARCHITECTURE, "seed"))
 
 
-@of_each_task(in_unit(HISTORY))
+@of_each_task(lambda trained: f"results/{trained.protocol}/{trained.task}/*/seed*/{HISTORY}")
 def selection(study: Study, trained: Trained) -> str:
     metric, candidates = TASKS[trained.task].select_by, len(study.candidates(trained.task))
     return (
@@ -216,7 +216,7 @@ def uncertainty(study: Study, trained: Trained) -> str:
     return f"95 % intervals of a bootstrap over the {groups} of the test set"
 
 
-@of_each_task(in_unit(METRICS))
+@of_each_task(lambda trained: f"results/*/{trained.task}/{trained.model}/seed*/{METRICS}")
 def robustness(study: Study, trained: Trained) -> str:
     """Scores by seed, and under protocols that leak."""
     how = LEADING[trained.task]
@@ -348,4 +348,4 @@ def _leading(task: str, metrics: list[dict], name: str = "") -> str:
 
 def _settings(trained: Trained, wanted: Callable[[str], bool]) -> str:
     settings = trained.runs[0]["settings"]
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if wanted(name))
+    return ", ".join(f"{name} {setting(value)}" for name, value in settings.items() if wanted(name))

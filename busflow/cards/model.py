@@ -1,7 +1,5 @@
 """The model card of a task: its best model by validation, section by section, from the study's files."""
 
-import json
-
 import numpy as np
 import pandas as pd
 
@@ -9,7 +7,7 @@ from busflow.cards.document import Block, Document, Rows
 from busflow.cards.limitations import limitations
 from busflow.cards.results import calibration, external_tests, leak_gap, results
 from busflow.cards.study import CONFIG, UNIT_FILES, Study, Trained, chosen_protocol
-from busflow.cards.words import DOES, HUB_TASK, NOT_KNOWN, counted, known, listed, reasons
+from busflow.cards.words import DOES, HUB_TASK, NOT_KNOWN, counted, hours, known, listed, reasons, setting
 from busflow.labels import LABELS, SPLITS
 from busflow.protocols import GROUPED
 from busflow.tables.leading import LEADING, estimate
@@ -158,7 +156,7 @@ def training(study: Study, trained: Trained) -> list[Block]:
             str(seed),
             number(how.factor * best, how.digits),
             each["device"],
-            number(each["seconds"] / 3600, 2),
+            hours(each["seconds"]),
             str(each["settings"]["epochs"]),
             each["weights_sha256"][:12],
         ]
@@ -173,10 +171,7 @@ def training(study: Study, trained: Trained) -> list[Block]:
         ],
         Rows(
             ["Setting", "Value"],
-            [
-                [name, value if isinstance(value, str) else json.dumps(value)]
-                for name, value in settings.items()
-            ],
+            [[name, setting(value)] for name, value in settings.items()],
         ),
     ]
 
@@ -184,21 +179,21 @@ def training(study: Study, trained: Trained) -> list[Block]:
 def environmental_cost(study: Study, trained: Trained) -> list[Block]:
     """Device-hours of training, by device."""
     parts = {"This model": [trained], "All trainings of the task": study.of_task(trained.task)}
-    hours = pd.DataFrame({name: device_hours(part) for name, part in parts.items()}).fillna(0)
+    seconds = pd.DataFrame({name: seconds_by_device(part) for name, part in parts.items()}).fillna(0)
     return [
         f"Device-hours of training, summed over {counted(len(trained.seeds), 'seed')}. A training counts one "
         "device, also where several shared it.",
         Rows(
             ["Device", *(f"{name} (h)" for name in parts)],
-            [[device, *(f"{value:.4g}" for value in row)] for device, *row in hours.itertuples()],
+            [[device, *map(hours, row)] for device, *row in seconds.itertuples()],
         ),
         f"{NOT_KNOWN}energy and emissions (power was not measured), and the cost of predictions.",
     ]
 
 
-def device_hours(found: list[Trained]) -> pd.Series:
-    """Hours of training by device, summed over models and seeds."""
-    runs = pd.DataFrame([(run["device"], run["seconds"] / 3600) for each in found for run in each.runs])
+def seconds_by_device(found: list[Trained]) -> pd.Series:
+    """Seconds of training by device, summed over models and seeds."""
+    runs = pd.DataFrame([(run["device"], run["seconds"]) for each in found for run in each.runs])
     return runs.groupby(0)[1].sum()
 
 

@@ -1,5 +1,6 @@
 """How the cards name tasks, counts and what is missing."""
 
+import json
 from collections.abc import Iterable
 
 import pandas as pd
@@ -32,6 +33,16 @@ def listed(words: Iterable[str]) -> str:
     """``a, b and c``."""
     *others, last = words
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def setting(value: object) -> str:
+    """A value of the config, as it may be written there."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def hours(seconds: float) -> str:
+    """Four digits of the hours that these seconds are."""
+    return f"{seconds / 3600:.4g}"
 
 
 def reasons(column: pd.Series) -> str:

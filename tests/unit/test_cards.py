@@ -395,7 +395,6 @@ def test_words_of_the_config_are_text_in_yaml_markdown_and_html(tricky, tmp_path
     assert not {"script", "a", "img", "code", "em", "strong", "hr"} & set(page.elements)
     assert page.elements.count("h1") == 1 and page.elements.count("h2") == 12
     assert page.text.count(SHOWN) > 20
-    assert page.elements.count("table") == 11
 
 
 def test_no_word_of_the_config_divides_a_row(tricky, tmp_path):
