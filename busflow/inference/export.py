@@ -22,7 +22,7 @@ from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 
 # Each tells of every constant that it leaves as it is.
 for name in ("onnxscript", "onnx_ir"):
-    logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 OPSET = 20
 OUTPUTS = {

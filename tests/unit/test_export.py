@@ -72,8 +72,8 @@ def test_onnxruntime_finds_what_torch_finds_in_fifty_images(exported):
         with torch.inference_mode():
             expected = graph(torch.from_numpy(images))
         expected = expected if isinstance(expected, tuple) else (expected,)
-        for one, other in zip(found, expected, strict=True):
-            other = other.numpy()  # exporting left no tensor of its own kind in this process
+        # .numpy(): exporting left no tensor of its own kind in this process.
+        for one, other in zip(found, (each.numpy() for each in expected), strict=True):
             assert one.dtype == other.dtype and one.shape == other.shape and len(one) == batch
             if one.dtype == np.float32:  # probabilities and scores, or boxes in pixels
                 assert np.abs(one - other).max() <= (1e-3 if one.ndim == 3 else 1e-4)
