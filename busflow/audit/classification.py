@@ -60,7 +60,7 @@ def _best(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
     table = ours["paper"].dropna(subset="accuracy")
     tied = table.index[table["indistinguishable"].astype(bool)]
     verdict = leads(claimed, table["accuracy"].to_dict(), tied) if claimed in table.index else UNDEFINED
-    why = "protocol paper; within CI: not alone at the top by exact McNemar tests"
+    why = "protocol paper; within CI: not alone at the top by permutation tests over groups"
     return Claim(
         "F3.best",
         f"{evidence.label(claimed)} is the best of the eight classifiers",

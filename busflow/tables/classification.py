@@ -11,7 +11,7 @@ from busflow.metrics.calibration import TARGETS
 from busflow.metrics.classification import INTERVALS, count, matrices_per_group
 from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import match, read_predictions, read_split
-from busflow.metrics.shares import holm, mcnemar
+from busflow.metrics.shares import holm, mcnemar, swapped
 from busflow.metrics.uncertainty import cluster_bootstrap
 from busflow.paper import printed
 from busflow.tables.leading import LEADING, Leading, Score, estimate, estimate_text, seeds_text
@@ -69,7 +69,8 @@ def classification(predictions_paths: list[Path], splits_paths: list[Path], sett
     """Accuracy, balanced accuracy and macro F1 per protocol and model, over the seeds.
 
     Intervals: cluster bootstrap over groups of the mean over seeds. Against the best model of its
-    protocol (by accuracy): exact McNemar test on each one's first seed, Holm-corrected.
+    protocol (by accuracy): permutation test over groups of the same means, Holm-corrected; and beside it, for
+    one seed, the exact McNemar test, which takes images for independent.
     """
     paths = by_protocol(splits_paths, settings)
     found = units(predictions_paths, settings)
@@ -93,6 +94,7 @@ def classification(predictions_paths: list[Path], splits_paths: list[Path], sett
     shown["Macro F1 (paper)"] = (100 * data["macro_f1_paper"]).map(lambda x: number(x, 2))
     shown["p against the best"] = data["p_holm"].map(_p_value)
     shown["As good as the best"] = data["indistinguishable"].map({True: "yes", False: "no"})
+    shown["McNemar's p"] = data["p_mcnemar"].map(_p_value) if data["seeds"].max() == 1 else "–"
     counts = {
         protocol: f"n = {part['n'].iloc[0]:,} test images in {part['n_groups'].iloc[0]:,} groups, "
         f"the largest class {percent(part['majority'].iloc[0])} % of them"
@@ -104,9 +106,10 @@ def classification(predictions_paths: list[Path], splits_paths: list[Path], sett
         "In per cent"
         + (f"; mean ± standard deviation over {seeds} seeds" if seeds > 1 else "; one seed")
         + "; in brackets the 95 % interval of a bootstrap over groups. Bold: the greatest of its protocol.",
-        f"p: exact McNemar test against the model of the greatest accuracy, first seeds, Holm-corrected; "
-        f"“as good as the best” when p ≥ {ALPHA}. The test takes images for independent, which frames of a "
-        "video are not: true differences are less certain than it says.",
+        "p: paired permutation test over groups against the model of the greatest accuracy, on means over "
+        f"the seeds, Holm-corrected; “as good as the best”, that is not told apart from it, when p ≥ {ALPHA}.",
+        "McNemar's p: the exact test on images, Holm-corrected, for studies of one seed. It takes images for "
+        "independent, which frames of a video are not: true differences are less certain than it says.",
         PAPER_COLUMN,
     ]
     return beside_paper(Table("Classification: scores on the test set.", data, shown, notes), settings)
@@ -253,14 +256,22 @@ def _summaries(found: list[Unit], split: pd.DataFrame) -> list[dict]:
             row |= {f"{name}_low": low, f"{name}_high": high}
         row["majority"] = tables[0]["label"].value_counts(normalize=True).max()
         rows.append(row)
-        right.append((tables[0]["label"] == tables[0]["prediction"]).to_numpy())
+        right.append(np.stack([(each["label"] == each["prediction"]).to_numpy() for each in tables]))
+        group = tables[0]["group"].to_numpy()
     best = int(np.argmax([row["accuracy"] for row in rows]))
     others = [i for i in range(len(rows)) if i != best]
-    adjusted = holm(np.array([mcnemar(right[best], right[i]) for i in others]))
-    p_values = dict(zip(others, adjusted.tolist(), strict=True))
-    for i, row in enumerate(rows):
-        row["p_holm"] = p_values.get(i, np.nan)
-        row["indistinguishable"] = bool(p_values.get(i, 1.0) >= ALPHA)
+    sums = [pd.Series(each.mean(axis=0)).groupby(group).sum().to_numpy() for each in right]
+    one_seed = all(len(each) == 1 for each in right)
+    tests = {
+        "p_holm": [swapped(sums[best], sums[i]) for i in others],
+        "p_mcnemar": [mcnemar(right[best][0], right[i][0]) if one_seed else np.nan for i in others],
+    }
+    for name, p_values in tests.items():
+        adjusted = dict(zip(others, holm(np.array(p_values)).tolist(), strict=True))
+        for i, row in enumerate(rows):
+            row[name] = adjusted.get(i, np.nan)
+    for row in rows:
+        row["indistinguishable"] = not row["p_holm"] < ALPHA
     return rows
 
 

@@ -13,6 +13,7 @@ from sklearn import metrics as sk
 from busflow.errors import BusflowError
 from busflow.files import read_json, sha256, write_json
 from busflow.metrics.classification import evaluate
+from busflow.metrics.shares import swapped
 from busflow.tables import classification as tables_classification
 from busflow.tables import data as tables_data
 from busflow.tables import table as tables
@@ -175,6 +176,33 @@ def test_models_that_err_alike_are_as_good_as_the_best_and_a_bad_one_is_not(tmp_
     # Bold marks the computed maximum only: both models of the tie, not the printed values.
     assert table.shown["Accuracy"].str.startswith("**").tolist() == [False, True, True]
     assert not table.shown["Accuracy (paper)"].str.contains(r"\*").any()
+
+
+def test_models_are_compared_by_their_means_over_the_seeds_and_not_by_their_first(tmp_path):
+    split = make_split(make_images(), "group")
+    (tmp_path / "paper").mkdir()
+    split.to_csv(tmp_path / "paper/classification.csv", index=False)
+    test = split[split["split"] == "test"].sort_values("image_id", ignore_index=True)
+    skills = {"convnext_atto": [-2, 3, 3], "convnext_nano": [1, 1, 1]}
+    paths, right = [], {}
+    for model, seeds in skills.items():
+        for seed, skill in enumerate(seeds):
+            path = tmp_path / f"paper/classification/{model}/seed{seed}/predictions.csv"
+            path.parent.mkdir(parents=True)
+            table = make_predictions(split, 10 * seed + skill + 5, skill)
+            table.to_csv(path, index=False)
+            paths.append(path)
+            table = table.sort_values("image_id", ignore_index=True)
+            right.setdefault(model, []).append((table["label"] == table["prediction"]).to_numpy())
+    data = tables_classification.classification(
+        paths, [tmp_path / "paper/classification.csv"], study_settings()
+    ).data.set_index("model")
+    means = {model: pd.Series(np.mean(each, axis=0)) for model, each in right.items()}
+    best = max(means, key=lambda model: means[model].mean())
+    (other,) = means.keys() - {best}
+    sums = [means[model].groupby(test["group"]).sum() for model in (best, other)]
+    assert data.loc[other, "p_holm"] == pytest.approx(swapped(*sums)) and np.isnan(data.loc[best, "p_holm"])
+    assert data["p_mcnemar"].isna().all()  # a test of one seed's predictions
 
 
 def test_calibration_is_shown_as_evaluated_and_as_means_over_the_seeds(tmp_path):

@@ -1,5 +1,6 @@
 """Intervals and tests against closed forms, brute force and scipy."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from busflow.metrics.shares import holm, mcnemar, wilson
+from busflow.metrics.shares import holm, mcnemar, swapped, wilson
 from busflow.metrics.uncertainty import cluster_bootstrap
 
 
@@ -69,6 +70,31 @@ def test_mcnemar_is_the_two_sided_binomial_sum(pairs):
 def test_two_images_more_of_2646_can_at_best_give_half():
     images = np.arange(2646)
     assert mcnemar(images < 2483, images < 2481) == pytest.approx(0.5)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=9))
+def test_models_are_swapped_in_every_way_over_few_groups(differences):
+    d = np.array(differences, float)
+    every = [np.sum(d * signs) for signs in itertools.product([1, -1], repeat=len(d))]
+    expected = np.mean(np.abs(every) >= abs(d.sum()) - 1e-9)
+    assert swapped(d + 3, np.full(len(d), 3.0)) == pytest.approx(min(1, expected))
+    assert swapped(np.full(len(d), 3.0), d + 3) == pytest.approx(min(1, expected))
+
+
+def test_five_groups_tell_no_two_models_apart_whatever_they_hold():
+    assert swapped(np.full(5, 100), np.zeros(5)) == pytest.approx(2 / 2**5)
+
+
+def test_clusters_of_many_frames_are_no_evidence_when_two_models_are_alike():
+    rng = np.random.default_rng(0)
+    p_values = {"groups": [], "frames": []}
+    for _ in range(150):
+        easy = rng.beta(1, 1, (2, 20))  # of each model in each of 20 videos of 135 frames
+        right = rng.random((2, 20, 135)) < easy[..., None]
+        p_values["groups"].append(swapped(*right.sum(axis=2)))
+        p_values["frames"].append(mcnemar(*right.reshape(2, -1)))
+    rejected = {name: np.mean(np.array(each) < 0.05) for name, each in p_values.items()}
+    assert rejected["groups"] < 0.1 and rejected["frames"] > 0.5
 
 
 def test_holm_on_a_worked_example():
