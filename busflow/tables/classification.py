@@ -107,7 +107,7 @@ def classification(predictions_paths: list[Path], splits_paths: list[Path], sett
         + (f"; mean ± standard deviation over {seeds} seeds" if seeds > 1 else "; one seed")
         + "; in brackets the 95 % interval of a bootstrap over groups. Bold: the greatest of its protocol.",
         "p: paired permutation test over groups against the model of the greatest accuracy, on means over "
-        f"the seeds, Holm-corrected; “as good as the best”, that is not told apart from it, when p ≥ {ALPHA}.",
+        f"the seeds, Holm-corrected; “as good as the best”, or not told apart from it, when p ≥ {ALPHA}.",
         "McNemar's p: the exact test on images, Holm-corrected, for studies of one seed. It takes images for "
         "independent, which frames of a video are not: true differences are less certain than it says.",
         PAPER_COLUMN,
