@@ -85,7 +85,8 @@ def predict(
         results = [{"image": each.row["image"]} | result for each in finished for result in each.results]
         room.write(job, table, results)
         write_csv(output / "summary.csv", table.assign(notice=job.notice))
-    write_csv(output / "problems.csv", pd.DataFrame(problems, columns=Problem._fields))
+    unread = pd.DataFrame(problems, columns=Problem._fields)
+    write_csv(output / "problems.csv", unread.assign(notice=job.notice))
     seconds = time.perf_counter() - start
     write_json(
         output / "prediction.json",
