@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from mmengine.model import BaseModule
-from test_checkpoints import CALIBRATION
 from test_detectors import CASCADE
 from test_segmenters import SEGFORMER
 from trainings import ORIGIN
@@ -15,9 +14,16 @@ from busflow.engine.meta import PREPARATION
 from busflow.labels import LABELS, LESIONS
 from busflow.models import classifier, detectors, segmenters
 
+CALIBRATION = {
+    "temperature": 1.5,
+    "n": 4,
+    "n_malignant": 0,
+    "nll": {"before": 0.9, "after": 0.8},
+    "thresholds": {"0.90": None, "0.95": None},
+}
 SEEN = {"brightness": [10, 240], "contrast": [5, 100], "aspect": [0.5, 2]}
 SETTINGS = {
-    "classification": {"timm": "convnext_atto", "network": {}},
+    "classification": {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}},
     "detection": CASCADE,
     "segmentation": SEGFORMER,
 }

@@ -1,10 +1,12 @@
 """A weights.pth that comes from anywhere: what each task's prediction refuses, in one line."""
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from inference_files import BUILD, CALIBRATION, SEEN, SETTINGS, meta_of
 from test_detectors import CASCADE, RFLA
 from test_segmenters import SEGFORMER
 from trainings import ORIGIN
@@ -14,50 +16,13 @@ from busflow.engine import classification, detection, segmentation
 from busflow.engine.checkpoints import save_weights
 from busflow.engine.meta import PREPARATION
 from busflow.errors import BusflowError
-from busflow.labels import LABELS, LESIONS
 from busflow.models import classifier, detectors, segmenters
 
-CALIBRATION = {
-    "temperature": 1.5,
-    "n": 4,
-    "n_malignant": 0,
-    "nll": {"before": 0.9, "after": 0.8},
-    "thresholds": {"0.90": None, "0.95": None},
-}
-CLASSIFIER = {"timm": "convnext_atto", "network": {"drop_path_rate": 0.1}}
-SEEN = {"brightness": [20, 90], "contrast": [10, 60.5], "aspect": [0.7, 2]}
-
-
-def meta(task: str, settings: dict, classes: tuple[str, ...], **more) -> dict:
-    """What a training writes beside the weights."""
-    return {
-        "task": task,
-        "settings": settings | {"seed": 0, "image_size": 32},
-        "classes": list(classes),
-        "preparation": PREPARATION,
-        "images": SEEN,
-        "origin": ORIGIN,
-        "epoch": 1,
-        **more,
-    }
-
-
+CLASSIFIER = SETTINGS["classification"]
+ENGINES = {"classification": classification, "detection": detection, "segmentation": segmentation}
 TASKS = {
-    "classification": (
-        classification,
-        lambda: classifier.build_network("convnext_atto"),
-        meta("classification", CLASSIFIER, LABELS, calibration=CALIBRATION),
-    ),
-    "detection": (
-        detection,
-        lambda: detectors.build_network(CASCADE),
-        meta("detection", CASCADE, LESIONS),
-    ),
-    "segmentation": (
-        segmentation,
-        lambda: segmenters.build_network(SEGFORMER),
-        meta("segmentation", SEGFORMER, CLASSES),
-    ),
+    task: (engine, functools.partial(BUILD[task], SETTINGS[task]), meta_of(task, 32))
+    for task, engine in ENGINES.items()
 }
 of_each_task = pytest.mark.parametrize("task", TASKS)
 

@@ -16,12 +16,11 @@ import test_detection_engine
 import test_segmentation_engine
 import test_training
 import torch
-from inference_files import meta_of, save_untrained
+from inference_files import CALIBRATION, meta_of, save_untrained
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from test_checkpoints import CALIBRATION
 from test_images import chunk, encoded, hollow_png
 
 from busflow.data.packing import letterbox
