@@ -1,5 +1,6 @@
 """Pictures of what was found: the image with boxes, outlines and words."""
 
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +32,21 @@ def draw(grey: np.ndarray, overlay: Overlay, notice: str) -> Image.Image:
     """The image [H, W] in grey, the overlay in colour, and below it what was found and what it is for."""
     height, width = grey.shape
     size = max(12, min(width, height) // 28)  # of letters and, by tenths, lines, in pixels
-    line, font = max(1, size // 8), ImageFont.load_default(size)
-    words = [*overlay.captions, (None, notice)]
+    stroke, font = max(1, size // 8), ImageFont.load_default(size)
+    letters = max(1, int((width - size) / font.getlength("n")))  # in a line
+    words = [
+        (label, line)
+        for label, text in [*overlay.captions, (None, notice)]
+        for line in textwrap.wrap(text, letters)
+    ]
     footer = round(1.4 * size * len(words)) + size // 2
     picture = Image.new("RGB", (width, height + footer), "white")
-    picture.paste(Image.fromarray(_outlined(grey, overlay.mask, line)))
+    picture.paste(Image.fromarray(_outlined(grey, overlay.mask, stroke)))
     pencil = ImageDraw.Draw(picture)
     for label, (x, y, w, h), text in reversed(overlay.boxes):  # the surest on top
         colour = CLASS_COLOURS[label]
         right, bottom = min(x + w, width - 1), min(y + h, height - 1)
-        pencil.rectangle((x, y, right, bottom), outline=colour, width=line)
+        pencil.rectangle((x, y, right, bottom), outline=colour, width=stroke)
         _tag(pencil, (x, y), text, colour, font, (width, height))
     for k, (label, text) in enumerate(words):
         colour = PLAIN if label is None else CLASS_COLOURS[label]
