@@ -15,28 +15,13 @@ rule cards:
         expand("<results>/cards/{card}.{kind}", card=CARDS, kind=["md", "html"]),
 
 
-def units_of(tasks, file):
-    return [path for task in tasks for path in units(task, file)]
-
-
-def of_tasks(tasks):
-    """What a card reads of its tasks, by option; what a study lacks is left out."""
-    inputs = {
-        "metrics": units_of(tasks, "metrics.json"),
-        "splits": [path for task in tasks for path in splits(task)],
-        "external": [path for task in tasks for path in tested_outside(task, "metrics.json")],
-        "leakage": LEAKAGE if "classification" in tasks else [],
-    }
-    return {name: paths for name, paths in inputs.items() if paths}
-
-
 for name, (tasks, title) in CARDS.items():
 
     rule:
         name:
             f"make_card_{name}"
         input:
-            **of_tasks(tasks),
+            **read_by_card(tasks),
             script="scripts/make_card.py",
             code=code(
                 *("cards/*.py", "cards/template/*", "tables/template/page.css"),
@@ -65,7 +50,7 @@ for name, (tasks, title) in CARDS.items():
             "../envs/busflow.yaml"
         params:
             card=name,
-            files=as_options(of_tasks(tasks)),
+            files=as_options(read_by_card(tasks)),
         shell:
             "python {input.script:q} {params.card} --config {input.config:q} --quarantine {input.quarantine:q} "
             "{params.files} --md {output.md:q} --html {output.html:q} > {log:q} 2>&1"

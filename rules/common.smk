@@ -140,6 +140,21 @@ def tested_outside(task, file):
     return [path for source in sources for path in units(task, f"external/{source}/{file}")]
 
 
+def units_of(tasks, file):
+    return [path for task in tasks for path in units(task, file)]
+
+
+def read_by_card(tasks):
+    """What a card reads of its tasks, by option; what a study lacks is left out."""
+    inputs = {
+        "metrics": units_of(tasks, "metrics.json"),
+        "splits": [path for task in tasks for path in splits(task)],
+        "external": [path for task in tasks for path in tested_outside(task, "metrics.json")],
+        "leakage": LEAKAGE if "classification" in tasks else [],
+    }
+    return {name: paths for name, paths in inputs.items() if paths}
+
+
 def of_task(task, path):
     """A path of a task, for any protocol, model and seed."""
     return path.replace("{task}", task)
