@@ -41,7 +41,6 @@ SETTINGS = {
 }
 ORIGIN = {
     "study": "benchmark",
-    "title": "Benchmark",
     "notice": None,
     "protocol": "none",
     "model": "any",

@@ -217,15 +217,10 @@ def origin(task):
         protocol = config["protocols"][wildcards.protocol]
         learnt = [name for name in sources_of(task) if name not in protocol.get("leave_out", [])]
         sources = [
-            {"name": name, **parts(config["sources"][name], ["label", "licence", "citation"])}
-            for name in learnt
+            {"name": name, **parts(config["sources"][name], ["licence", "citation"])} for name in learnt
         ]
-        study = {
-            "study": config["study"]["name"],
-            "title": config["study"]["title"],
-            "notice": config["study"]["notice"],
-        }
-        place = {"protocol": protocol["label"], "model": wildcards.model, "seed": int(wildcards.seed)}
+        study = {"study": config["study"]["name"], "notice": config["study"]["notice"]}
+        place = {"protocol": wildcards.protocol, "model": wildcards.model, "seed": int(wildcards.seed)}
         return json_text(on_one_line({**study, **place, "sources": sources}))
 
     return words

@@ -19,8 +19,9 @@ PREPARATION = {
     "mean": list(IMAGENET_MEAN),  # of levels in [0, 1]
     "std": list(IMAGENET_STD),
 }
-ORIGIN = ("study", "title", "notice", "protocol", "model", "seed", "sources")
-SOURCE = ("name", "label", "licence", "citation")
+# Names, no labels: a new label must not make weights anew.
+ORIGIN = ("study", "notice", "protocol", "model", "seed", "sources")
+SOURCE = ("name", "licence", "citation")
 
 
 def describe(task: str, settings: dict, classes: tuple[str, ...], samples: Dataset) -> dict:
@@ -108,7 +109,7 @@ def is_origin(value: object) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() == set(ORIGIN)
-        and all(is_text(value[key]) for key in ("study", "title", "protocol", "model"))
+        and all(is_text(value[key]) for key in ("study", "protocol", "model"))
         and (value["notice"] is None or is_text(value["notice"]))
         and type(value["seed"]) is int
         and isinstance(value["sources"], list)

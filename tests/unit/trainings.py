@@ -11,12 +11,11 @@ from busflow.engine.hooks import RandomnessHook
 NEVER = 1e9  # seconds
 ORIGIN = {
     "study": "test",
-    "title": "A test",
     "notice": None,
-    "protocol": "Paper protocol",
+    "protocol": "paper",
     "model": "small",
     "seed": 0,
-    "sources": [{"name": "made", "label": "Made up", "licence": "CC0-1.0", "citation": "none"}],
+    "sources": [{"name": "made", "licence": "CC0-1.0", "citation": "none"}],
 }
 
 
