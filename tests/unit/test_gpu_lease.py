@@ -280,7 +280,7 @@ def test_the_locks_are_for_all_users_whatever_the_umask(machine):
 
 
 FILES = [f"--{name}={name}" for name in ("images", "packed-images", "packed-index", "split", "output")]
-TRAIN = ["train.py", "--seed=0", "--state=runs", "--workers=0", "--checkpoint-interval=300"]
+TRAIN = ["train.py", "--seed=0", "--origin={}", "--state=runs", "--workers=0", "--checkpoint-interval=300"]
 PREDICT = ["predict.py", "--weights=weights.pth"]
 
 
