@@ -10,6 +10,7 @@ answers out.
 import argparse
 import contextlib
 import io
+import logging
 import statistics
 import tempfile
 import time
@@ -39,6 +40,13 @@ SETTINGS = {
         "balance_classes": False,
     },
 }
+CALIBRATION = {
+    "temperature": 1.0,
+    "n": 1,
+    "n_malignant": 0,
+    "nll": {"before": 1.0, "after": 1.0},
+    "thresholds": {"0.90": None, "0.95": None},
+}
 ORIGIN = {
     "study": "benchmark",
     "notice": None,
@@ -54,8 +62,7 @@ def write_weights(folder: Path, task: str) -> Path:
         network, classes = classifier.build_network(settings["timm"]), LABELS
     else:
         network, classes = segmenters.build_network(settings), CLASSES
-        with contextlib.redirect_stdout(io.StringIO()):
-            network.init_weights()
+        network.init_weights()
     meta = {
         "task": task,
         "settings": settings | {"image_size": SIDE[task]},
@@ -64,6 +71,7 @@ def write_weights(folder: Path, task: str) -> Path:
         "images": {"brightness": [0, 255], "contrast": [0, 128], "aspect": [0.2, 5]},
         "origin": ORIGIN | {"sources": []},
         "epoch": 1,
+        **({"calibration": CALIBRATION} if task == "classification" else {}),
     }
     save_weights(folder / f"{task}.pth", network.state_dict(), meta)
     return folder / f"{task}.pth"
@@ -131,6 +139,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.INFO)  # mmengine tells of every weight that it draws
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = {task: write_weights(folder, task) for task in SETTINGS}
