@@ -92,7 +92,8 @@ def method(study: Study) -> str:
 
 @of_study(CONFIG)
 def design(study: Study) -> str:
-    return f"retrospective: {counted(len(study.config['sources']), 'source')}, collected before the study"
+    sources = counted(len(study.config["sources"]), "source")
+    return f"{sources} of images that were there before it; whether they were collected for it is not known"
 
 
 @of_study(CONFIG)

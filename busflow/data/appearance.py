@@ -12,7 +12,7 @@ LOOKED_AT = 1000
 # The ranges of the training images reach further by this share of their extent on either side.
 MARGIN = 0.25
 # Colourfulness (Hasler & Süsstrunk, HVEI 2003) that photographs pass and ultrasound does not: people call 15
-# "slightly colourful"; of BUSI's images, with the coloured marks of its scanners, none passes 11.
+# "slightly colourful"; of BUSI's 780 images, with the coloured marks of its scanners, the most is 13.3.
 MAX_COLOURFULNESS = 15
 MEASURES = {
     "brightness": "mean grey level",

@@ -39,19 +39,20 @@ def _probabilities(member: Member, opened: list[Opened], calibrated: bool) -> to
 
 def finish(job: Job, opened: Opened, found: Found) -> tuple[dict, list[dict], Overlay]:
     """Columns of the summary, the image's row of predictions.csv, and what an overlay shows."""
-    malignant = found.probabilities[LABELS.index("malignant")]
-    label = LABELS[found.probabilities.argmax()]
-    if job.threshold is not None and malignant >= job.threshold:
-        label = "malignant"
-    elif job.threshold is not None:
-        others = {k: found.probabilities[LABELS.index(k)] for k in LABELS if k != "malignant"}
-        label = max(others, key=others.__getitem__)
+    by_label = dict(zip(LABELS, found.probabilities.tolist(), strict=True))
+    malignant = by_label["malignant"]
+    if job.threshold is None:
+        allowed = LABELS
+    elif malignant >= job.threshold:
+        allowed = ["malignant"]
+    else:
+        allowed = [label for label in LABELS if label != "malignant"]
+    label = max(allowed, key=by_label.__getitem__)
     row = {"prediction": label} | dict(zip(COLUMNS, found.probabilities.tolist(), strict=True))
     summary = row | (_operating_points(malignant, job.members) if job.calibrated else {})
     if len(job.members) > 1:
         summary["disagreement"] = round(found.disagreement, 6)
-    probability = found.probabilities[LABELS.index(label)]
-    return summary, [row], Overlay([(label, f"{label} {probability:.2f}")])
+    return summary, [row], Overlay([(label, f"{label} {by_label[label]:.2f}")])
 
 
 def _operating_points(malignant: float, members: list[Member]) -> dict[str, bool | None]:
