@@ -9,6 +9,7 @@ DISK_GB := 6
 VENV := .venv
 # What record, trust and audit are about: the demonstration, or the study of config/$(STUDY).yaml.
 STUDY ?= demo
+CUDA_WORKS := python -c 'from busflow.cli import run; from busflow.engine.gpu_lease import require_cuda; run(lambda: require_cuda(1))'
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 help:  ## Show this list
@@ -76,6 +77,7 @@ $(VENV)/.ready: envs/requirements.txt pyproject.toml
 	@python -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps \
 	    $$(grep '^opencv-python-headless==' envs/requirements.txt)
 	@python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@! command -v nvidia-smi > /dev/null || $(CUDA_WORKS) || echo "Set up; until that is mended, for the CPU alone."
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready envs/requirements-dev.txt

@@ -32,7 +32,7 @@ SETTINGS = {
     "label_smoothing": 0.1,
     "network": {},
     "augmentation": 1.0,
-    "amp": True,
+    "precision": "auto",
     "compile": False,
     "balance_classes": False,
 }

@@ -36,13 +36,13 @@ import pandas as pd
 import torch
 import yaml
 from mmengine.logging import MMLogger
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from torch.utils.flop_counter import FlopCounterMode
 
 from busflow.config import resolve
 from busflow.data.views import make_views
-from busflow.engine import classification, detection, provenance, segmentation, timing
+from busflow.engine import classification, detection, precision, provenance, segmentation, timing
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.training import Engine, Setup
@@ -81,11 +81,11 @@ VARIANTS = [
     ("detection/swin_base", {"micro_batch": 8}),
     ("classification/convnext_base", {"memory": "channels_last"}),
     ("segmentation/convnext_tiny", {"memory": "channels_last"}),
-    ("detection/convnext_tiny", {"dtype": "bfloat16"}),
-    ("detection/detr_r50", {"dtype": "bfloat16"}),
-    ("segmentation/convnext_tiny", {"dtype": "bfloat16"}),
-    ("segmentation/segformer_b4", {"dtype": "bfloat16"}),
-    ("classification/convnext_base", {"dtype": "bfloat16"}),
+    ("detection/convnext_tiny", {"precision": "fp16"}),
+    ("detection/detr_r50", {"precision": "fp16"}),
+    ("segmentation/convnext_tiny", {"precision": "fp16"}),
+    ("segmentation/segformer_b4", {"precision": "fp16"}),
+    ("classification/convnext_base", {"precision": "fp16"}),
 ]
 # Trainings of seconds that are stopped and killed: a model of the study, and what makes it small.
 SHORT = {"epochs": 4, "batch_size": 4, "micro_batch": 2, "warmup_epochs": 0.5}
@@ -184,15 +184,15 @@ def prepared(task: str, inputs: dict[str, Path], settings: dict) -> Setup:
     return setup
 
 
-def wrapped(setup: Setup, dtype: str | None = None) -> OptimWrapper:
-    """The optimiser as a training has it; ``dtype`` of mixed precision, torch's own choice if none."""
+def wrapped(setup: Setup, wanted: str = "auto") -> OptimWrapper:
+    """The optimiser as a training has it, in the precision that is wanted."""
     settings, clip = setup.settings, setup.settings.get("clip_grad")
     options = {
         "optimizer": setup.optimizer,
         "accumulative_counts": accumulation_steps(settings["batch_size"], settings["micro_batch"]),
         "clip_grad": {"max_norm": clip} if clip else None,
     }
-    return AmpOptimWrapper(**options, dtype=dtype) if CUDA and settings["amp"] else OptimWrapper(**options)
+    return precision.wrap(precision.resolve(wanted), **options)
 
 
 # ---- one model ----
@@ -221,17 +221,17 @@ def measure_model(config: dict, folder: Path, name: str, variant: dict | None = 
         setup.model.data_preprocessor.register_forward_hook(
             lambda module, arguments, out: out | {"inputs": out["inputs"].contiguous(**layout)}
         )
-    row |= training_steps(task, inputs, setup, (variant or {}).get("dtype"), config["compute"], cycles)
+    row |= training_steps(
+        task, inputs, setup, (variant or {}).get("precision", "auto"), config["compute"], cycles
+    )
     if variant is None:
         row |= predictions(task, inputs, setup, micro)
     return row
 
 
-def training_steps(
-    task: str, inputs: dict, setup: Setup, dtype: str | None, compute: dict, cycles: int
-) -> dict:
+def training_steps(task: str, inputs: dict, setup: Setup, wanted: str, compute: dict, cycles: int) -> dict:
     """Whole steps of the optimiser: one untimed, ``cycles`` timed, one for FLOPs and one for waits."""
-    settings, wrapper = setup.settings, wrapped(setup, dtype)
+    settings, wrapper = setup.settings, wrapped(setup, wanted)
     batch, micro = settings["batch_size"], settings["micro_batch"]
     parts = accumulation_steps(batch, micro)
     data = ENGINES[task].read(inputs, "train")
@@ -325,7 +325,12 @@ def same_step(task: str, setup: Setup, folder: Path) -> dict:
     model, found = setup.model.train(), {}
     plain = OptimWrapper(optimizer=setup.optimizer)
     ways = {"cpu": ("cpu", plain)} | (
-        {"gpu": (DEVICE, plain), "amp": (DEVICE, AmpOptimWrapper(optimizer=setup.optimizer))} if CUDA else {}
+        {
+            "gpu": (DEVICE, plain),
+            "amp": (DEVICE, precision.wrap(precision.resolve("auto"), optimizer=setup.optimizer)),
+        }
+        if CUDA
+        else {}
     )
     with without_tf32(), nothing_dropped(model):
         for way, (device, wrapper) in ways.items():

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 import busflow.models  # noqa: F401  (makes torchvision importable before a test imports it)
 from busflow.models.classifier import build_network
-from studies import copy_checkout, run, small_config
+from studies import CLASSIFIER, copy_checkout, run, small_config
 
 torch.set_num_threads(1)
 
@@ -38,13 +38,13 @@ def finished_study(tmp_path_factory, worker_id) -> Path:
 
 
 def _finish_study(checkout: Path) -> None:
-    """One of its classifiers starts from pretrained weights, fetched like an archive."""
+    """Its classifier starts from pretrained weights, fetched like an archive."""
     copy_checkout(checkout)
     donor = checkout.with_name("donor.pth")
-    torch.save(build_network("convnext_femto", num_classes=1000).state_dict(), donor)
+    torch.save(build_network(CLASSIFIER, num_classes=1000).state_dict(), donor)
     config = small_config()
-    config["models"]["classification"]["convnext_femto"]["pretrained"] = "donor"
-    config["weights"] = {"donor": {"file": "femto.pth", "urls": [donor.as_uri()]}}
+    config["models"]["classification"][CLASSIFIER]["pretrained"] = "donor"
+    config["weights"] = {"donor": {"file": "donor.pth", "urls": [donor.as_uri()]}}
     (checkout / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     run(checkout, "git", "init", "--quiet")
     run(checkout, "git", "add", ".")

@@ -1,10 +1,11 @@
-"""GPUs of its own for each job on a workstation, where no scheduler hands them out."""
+"""GPUs of its own for each job, where several share a workstation or an allocation of SLURM's."""
 
 import contextlib
 import logging
 import os
 import re
 import socket
+import warnings
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -35,26 +36,49 @@ def lease(gpus: int) -> Iterator[None]:
     free again afterwards, also when the process was killed. A GPU that one process lists by index and
     another by UUID counts as two, and so do the indices of two CUDA_DEVICE_ORDERs.
 
-    Nothing changes under SLURM, which has chosen the job's GPUs, in a process that torchrun started, which
-    shares those of its parent, and on a machine without GPUs.
+    An allocation of SLURM's in which Snakemake runs (salloc) is shared out likewise, to its own jobs alone.
+    Nothing changes in a job that asks for all that SLURM gave it, and in a process that torchrun
+    started, which shares the GPUs of its parent.
 
     Args:
         gpus: how many; 0 hides all, so that the job runs on the CPU.
 
     Raises:
-        BusflowError: there are fewer GPUs than that, or CUDA has started already.
+        BusflowError: there are fewer GPUs than that, torch can compute on none of them, or CUDA has started
+            already.
     """
     before = os.environ.get(VISIBLE)
     with contextlib.ExitStack() as locks:
         try:
-            if not {"SLURM_JOB_ID", "LOCAL_RANK"} & os.environ.keys():
+            if "LOCAL_RANK" not in os.environ:
                 _choose(gpus, locks)
+            if gpus:
+                require_cuda(gpus)
             node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             logger.info("on %s, GPUs %s", node, os.environ.get(VISIBLE) or "none")
             yield
         finally:
             os.environ.pop(VISIBLE, None)
             os.environ.update({} if before is None else {VISIBLE: before})
+
+
+def require_cuda(gpus: int) -> None:
+    """Refuse a job of so many GPUs where torch would compute on the CPU without a word.
+
+    Raises:
+        BusflowError: torch sees no GPU; it says what torch was built for, and what CUDA says.
+    """
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    hidden = f"; {VISIBLE} is '{os.environ[VISIBLE]}'" if VISIBLE in os.environ else ""
+    reasons = "".join(f"; {str(warning.message).splitlines()[0]}" for warning in said)
+    raise BusflowError(
+        f"a job asks for {gpus} GPU{'s' * (gpus > 1)}, and torch {torch.__version__}, {build}, sees none"
+        f"{hidden}{reasons}: see docs/gpus.md, or set compute.gpus to 0 in the config, which is the CPU"
+    )
 
 
 def _choose(gpus: int, locks: contextlib.ExitStack) -> None:
@@ -68,7 +92,8 @@ def _choose(gpus: int, locks: contextlib.ExitStack) -> None:
     else:
         entries = (entry.strip() for entry in listed.split(","))
         devices = list(dict.fromkeys(takewhile(DEVICE.fullmatch, entries)))
-    if not devices:
+    job = os.environ.get("SLURM_JOB_ID")
+    if not devices or (job and gpus == len(devices)):
         return
     if gpus > len(devices):
         raise BusflowError(
@@ -111,5 +136,11 @@ def _take(gpus: int, devices: list[str], locks: contextlib.ExitStack) -> list[st
 
 
 def _lock(name: str) -> FileLock:
-    """The kernel frees it when its process dies; filelock's fallback, files that stay behind, is refused."""
-    return FileLock(LOCKS / f"{name.replace('/', '-')}.lock", fallback_to_soft=False)
+    """The kernel frees it when its process dies; filelock's fallback, files that stay behind, is refused.
+
+    Within an allocation of SLURM's the lock is the allocation's: where each counts its own GPUs from 0, equal
+    indices are different GPUs.
+    """
+    owner = [f"slurm{os.environ['SLURM_JOB_ID']}"] if "SLURM_JOB_ID" in os.environ else []
+    file = "-".join([*owner, name.replace("/", "-")])
+    return FileLock(LOCKS / f"{file}.lock", fallback_to_soft=False)

@@ -1,6 +1,7 @@
 """One mmengine Runner for every task."""
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,11 +14,10 @@ from mmengine.device import get_device
 from mmengine.dist import get_world_size, init_dist, is_distributed, is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel, MMDistributedDataParallel
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from busflow.engine import runs
+from busflow.engine import precision, runs
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import HistoryHook, LoggedInfoHook, RandomnessHook, StateHook
 from busflow.engine.meta import describe
@@ -26,6 +26,8 @@ from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.engine.signals import stop_requests
 from busflow.errors import InterruptedRunError
 from busflow.tasks import TASKS
+
+logger = logging.getLogger(__name__)
 
 
 class Setup(NamedTuple):
@@ -38,7 +40,7 @@ class Setup(NamedTuple):
         task: its name in ``busflow.tasks``.
         classes: in the order of the network's outputs.
         settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
-            warmup_epochs, amp, compile; milestones, poly_power and clip_grad if wanted.
+            warmup_epochs, precision, compile; milestones, poly_power and clip_grad if wanted.
         calibrate: what to learn from the validation images once the best weights are known: takes the model,
             which has them, and batches of all these images; its plain values go into weights.pth and run.json
             as ``calibration``. None: nothing.
@@ -124,6 +126,7 @@ def train(
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
                 calibration = _calibration(setup, history.weights, validation)
                 record = run_record(setup.settings, described, device, seconds) | calibration
+                record |= {"precision": precision.resolve(settings["precision"])}
                 meta = describe(setup.task, setup.settings, setup.classes, samples) | calibration
                 meta |= {"epoch": history.best_epoch, "origin": origin}
                 runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
@@ -145,13 +148,13 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
     """Train to the last epoch, from the newest state if there is one.
 
     Linear warm-up, then decay: to a tenth at each of ``settings["milestones"]`` (epochs), to zero with the
-    power ``settings["poly_power"]`` of the steps left, or else to zero along a cosine. Mixed precision on a
-    GPU when ``settings["amp"]``. Gradients are scaled down to the norm ``settings["clip_grad"]`` if there
-    is one.
+    power ``settings["poly_power"]`` of the steps left, or else to zero along a cosine. Gradients are scaled
+    down to the norm ``settings["clip_grad"]`` if there is one.
     """
     settings, (training, evaluation) = setup.settings, loaders
     accumulation = accumulation_steps(settings["batch_size"], settings["micro_batch"])
-    wrapper = AmpOptimWrapper if settings["amp"] and torch.cuda.is_available() else OptimWrapper
+    computed_in = precision.resolve(settings["precision"])
+    logger.info("computes in %s", computed_in)
     model = setup.model
     if is_distributed() and not torch.cuda.is_available():
         model = MMDistributedDataParallel(model)
@@ -169,7 +172,8 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             val_dataloader=evaluation,
             val_cfg={},
             val_evaluator=Evaluator(setup.validation),
-            optim_wrapper=wrapper(
+            optim_wrapper=precision.wrap(
+                computed_in,
                 optimizer=setup.optimizer,
                 accumulative_counts=accumulation,
                 clip_grad=_clip(settings.get("clip_grad")),

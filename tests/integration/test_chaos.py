@@ -9,7 +9,7 @@ import pytest
 
 from studies import ROOT
 
-KILLS = 24
+KILLS = 12
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A whole small study through Snakemake: two classifiers, a detector, a segmenter, phantoms."""
+"""A whole small study through Snakemake: a model of each task, phantoms."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from studies import CLASSIFIERS, DETECTOR, SEGMENTER, dry_run, write_overlay
+from studies import CLASSIFIER, DETECTOR, SEGMENTER, dry_run, write_overlay
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,7 @@ def planned(checkout: Path, config: Path) -> str:
 @pytest.mark.slow
 def test_every_contracted_file_is_made(study):
     units = [
-        study / f"results/{protocol}/classification/{model}/seed0"
-        for protocol in ("paper", "grouped")
-        for model in CLASSIFIERS
+        study / f"results/{protocol}/classification/{CLASSIFIER}/seed0" for protocol in ("paper", "grouped")
     ]
     files = ["weights.pth", "metrics.json", "history.csv", "timing.json", "run.json"]
     expected = [unit / name for unit in units for name in [*files, "predictions.csv"]]
@@ -79,13 +77,11 @@ def test_the_results_agree_with_each_other(study):
 def test_pretrained_weights_are_fetched_recorded_and_used(study):
     receipt = json.loads((study / "data/archives/weights/donor.json").read_text())
     inputs = {
-        model: json.loads((study / f"results/paper/classification/{model}/seed0/run.json").read_text())[
-            "inputs"
-        ]
-        for model in CLASSIFIERS
+        model: json.loads((study / f"results/paper/{model}/seed0/run.json").read_text())["inputs"]
+        for model in (f"classification/{CLASSIFIER}", f"segmentation/{SEGMENTER}")
     }
-    assert inputs["convnext_femto"]["pretrained"]["sha256"] == receipt["sha256"]
-    assert "pretrained" not in inputs["convnext_atto"]
+    assert inputs[f"classification/{CLASSIFIER}"]["pretrained"]["sha256"] == receipt["sha256"]
+    assert "pretrained" not in inputs[f"segmentation/{SEGMENTER}"]
 
 
 @pytest.mark.slow

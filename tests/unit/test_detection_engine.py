@@ -48,7 +48,7 @@ SETTINGS = {
     "backbone_rate": 1.0,
     "layer_decay": 0.9,
     "clip_grad": 10.0,
-    "amp": True,
+    "precision": "auto",
     "compile": False,
     "augmentation": 1.0,
 }

@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -40,6 +41,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(
         torch.cuda, "device_count", lambda: len(os.environ.get(VISIBLE, "0,1,2,3").split(","))
     )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return tmp_path
 
 
@@ -98,19 +100,32 @@ def test_the_list_ends_at_the_first_entry_that_is_no_device(monkeypatch, listed)
 
 
 @pytest.mark.parametrize("listed", ["", "-1", "none"])
-def test_where_all_gpus_are_hidden_nothing_changes(machine, monkeypatch, listed):
+def test_where_all_gpus_are_hidden_a_job_that_asks_for_one_is_refused(machine, monkeypatch, listed):
     monkeypatch.setenv(VISIBLE, listed)
-    with lease(1):
-        assert os.environ[VISIBLE] == listed
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BusflowError, match=f"sees none; {VISIBLE} is '{listed}': "), lease(1):
+        pass
     assert not (machine / "locks").exists()
 
 
-def test_without_gpus_nothing_changes(machine, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
+@pytest.mark.parametrize(("cuda", "build"), [(None, "built without CUDA"), ("13.0", "built for CUDA 13.0")])
+def test_a_job_that_asks_for_gpus_and_gets_none_does_not_train_on_the_cpu(machine, monkeypatch, cuda, build):
+    def is_available() -> bool:
+        if cuda:
+            warnings.warn("CUDA initialization: The NVIDIA driver is too old\n(see there)", stacklevel=1)
+        return False
+
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with lease(2):
-        assert VISIBLE not in os.environ
-    assert caplog.messages[0].endswith(", GPUs none") and not (machine / "locks").exists()
+    monkeypatch.setattr(torch.cuda, "is_available", is_available)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with (
+        pytest.raises(BusflowError, match=r"a job asks for 2 GPUs, and torch .* sees none") as refused,
+        lease(2),
+    ):
+        pass
+    assert build in str(refused.value) and "set compute.gpus to 0" in str(refused.value)
+    assert ("The NVIDIA driver is too old: see" in str(refused.value)) == (cuda is not None)
+    assert not (machine / "locks").exists()
 
 
 def test_a_job_of_no_gpus_sees_none(machine, caplog):
@@ -125,9 +140,18 @@ def test_under_slurm_a_job_keeps_what_it_was_given(machine, monkeypatch, caplog)
     caplog.set_level(logging.INFO)
     for name, value in (("SLURM_JOB_ID", "17"), ("SLURMD_NODENAME", "node3"), (VISIBLE, "2,3")):
         monkeypatch.setenv(name, value)
-    with lease(1):
+    with lease(2):
         assert os.environ[VISIBLE] == "2,3"
     assert caplog.messages == ["on node3, GPUs 2,3"] and not (machine / "locks").exists()
+
+
+def test_jobs_within_one_allocation_of_slurm_share_its_gpus_out_and_no_others(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with job(1, "0,1") as (first, _), job(1, "0,1") as (second, _):
+        assert (first, second) == ("0", "1")
+        monkeypatch.setenv("SLURM_JOB_ID", "18")  # counts its own GPUs from 0
+        with job(1, "0,1") as (other, _):
+            assert other == "0"
 
 
 @pytest.mark.parametrize(("listed", "there"), [("0,1,2,3", r"4 \(0,1,2,3\)"), ("2,2,0,2", r"2 \(2,0\)")])

@@ -43,7 +43,7 @@ SETTINGS = {
     "head_rate": 10.0,
     "poly_power": 1.0,
     "clip_grad": 10.0,
-    "amp": True,
+    "precision": "auto",
     "compile": False,
     "augmentation": 1.0,
 }

@@ -30,7 +30,7 @@ SETTINGS = {
     "label_smoothing": 0.1,
     "network": {"drop_path_rate": 0.1},
     "augmentation": 1.0,
-    "amp": True,
+    "precision": "auto",
     "compile": False,
     "balance_classes": True,
 }

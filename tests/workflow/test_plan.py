@@ -317,6 +317,6 @@ def test_the_papers_study_takes_over_no_hyperparameter_of_the_demonstration():
     demo, paper = (yaml.safe_load((ROOT / path).read_text()) for path in ("config.yaml", "config/paper.yaml"))
     architecture = {"label", "timm", "detector", "backbone", "neck", "assigner", "segmenter"}
     for task, settings in demo["training"].items():
-        assert set(settings) - set(paper["training"][task]) - {"amp", "compile"} == set()
+        assert set(settings) - set(paper["training"][task]) - {"precision", "compile"} == set()
         for name, entry in demo["models"][task].items():
             assert set(entry) - architecture - set(paper["models"][task][name]) == set(), name
