@@ -15,6 +15,7 @@ from busflow.engine import timing, training
 from busflow.engine.augmentation import UltrasoundAugmentation
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import PackedDataset, evaluation_loader, split_images
+from busflow.engine.memory import out_of_memory_is
 from busflow.engine.meta import read_meta
 from busflow.engine.training import Setup
 from busflow.errors import BusflowError
@@ -122,6 +123,7 @@ def calibrate(model: Classifier, batches: Iterable[dict]) -> dict:
 
 
 @torch.inference_mode()
+@out_of_memory_is("a prediction", "lower timing.batch in the config, or set compute.gpus to 0")
 def predict(inputs: dict[str, Path], weights: Path, settings: dict, output: Path) -> None:
     """Predict the test split and time it: writes predictions.csv and timing.json.
 

@@ -12,11 +12,13 @@ from torch.utils.data import Dataset
 
 from busflow.engine import timing
 from busflow.engine.datasets import evaluation_loader
+from busflow.engine.memory import out_of_memory_is
 from busflow.files import write_json, write_text
 
 Found = TypeVar("Found")
 
 
+@out_of_memory_is("a prediction of one image", "take a larger GPU, or set compute.gpus to 0 in the config")
 def one_by_one(infer: Callable[[dict], Found], dataset: Dataset, warmup: int, output: Path) -> list[Found]:
     """What ``infer`` makes of each sample's batch; writes timing.json.
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from busflow.engine import precision, runs
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import HistoryHook, LoggedInfoHook, RandomnessHook, StateHook
+from busflow.engine.memory import out_of_memory_is
 from busflow.engine.meta import describe
 from busflow.engine.progress import ProgressHook
 from busflow.engine.provenance import describe_inputs, identity, run_record
@@ -121,7 +122,10 @@ def train(
             samples, validation = task.read(inputs, "train"), task.read(inputs, "val")
             setup = task.prepare(samples, validation, settings, inputs.get("pretrained"))
             loaders = _loaders(samples, validation, setup.settings, compute["workers"])
-            history = _run(setup, loaders, folder, compute["checkpoint_interval"])
+            needed = "{model}: a step of {micro_batch} images of {image_size} x {image_size} px"
+            remedy = "lower its micro_batch in the config, which changes no result, or its image_size"
+            with out_of_memory_is(needed.format(**setup.settings | origin), remedy):
+                history = _run(setup, loaders, folder, compute["checkpoint_interval"])
             if is_main_process():
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
                 calibration = _calibration(setup, history.weights, validation)

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from busflow.engine.memory import out_of_memory_is
 from busflow.engine.provenance import git_state, versions
 from busflow.engine.timing import device_name
 from busflow.errors import BusflowError
@@ -133,12 +134,8 @@ def _go_through(
 
 
 def _infer(room: ModuleType, job: Job, opened: list[Opened]) -> list:
-    try:
+    with out_of_memory_is(f"{len(opened)} images at a time", "give a smaller --batch"):
         return room.infer(job, opened)
-    except torch.OutOfMemoryError as error:
-        raise BusflowError(
-            f"{len(opened)} images at a time do not fit into the memory of the GPU; give a smaller --batch"
-        ) from error
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from busflow.engine.checkpoints import load_weights
 from busflow.engine.provenance import identity
 from busflow.errors import BusflowError
 from busflow.labels import LABELS
+from busflow.models.classifier import Classifier
 
 SETTINGS = {
     "timm": "convnext_atto",
@@ -255,3 +256,27 @@ def test_the_identity_of_a_run_changes_with_settings_and_contents_but_not_with_p
     assert identity(SETTINGS, at_home) == identity(SETTINGS, moved)
     assert identity(SETTINGS, at_home) != identity(SETTINGS, changed)
     assert identity(SETTINGS, at_home) != identity(SETTINGS | {"epochs": 9}, at_home)
+
+
+@pytest.fixture
+def full_gpu(monkeypatch):
+    def forward(*arguments, **named):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 23.99 GiB. If ..."
+        )
+
+    return lambda: monkeypatch.setattr(Classifier, "forward", forward)
+
+
+def test_what_does_not_fit_a_gpu_is_one_line_that_says_what_helps(inputs, tmp_path, full_gpu):
+    train(inputs, tmp_path)
+    full_gpu()
+    with pytest.raises(BusflowError) as refused:
+        train(inputs, tmp_path, "too large", epochs=1)
+    assert str(refused.value) == (
+        "small: a step of 4 images of 32 x 32 px: CUDA out of memory: Tried to allocate 1.50 GiB; "
+        "lower its micro_batch in the config, which changes no result, or its image_size"
+    )
+    settings = {"batch": 4, "warmup": 1, "iterations": 1}
+    with pytest.raises(BusflowError, match=r"a prediction: CUDA out of memory: .* lower timing.batch"):
+        classification.predict(inputs, tmp_path / "out/weights.pth", settings, tmp_path / "out")

@@ -1,0 +1,22 @@
+"""The memory of a GPU, where it does not suffice."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from busflow.errors import BusflowError
+
+
+@contextlib.contextmanager
+def out_of_memory_is(what: str, remedy: str) -> Iterator[None]:
+    """Say in one line what did not fit and what helps, in place of torch's page.
+
+    Raises:
+        BusflowError: a GPU is out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        said = ": ".join(str(error).split(". ")[:2])  # what it wanted; the rest is about torch's allocator
+        raise BusflowError(f"{what}: {said}; {remedy}") from error
