@@ -19,8 +19,10 @@ from busflow.tasks import TASKS
 
 # YAML 1.1 takes a number with an exponent for text unless it has a point and the exponent a sign.
 ALMOST_A_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
-# Backbones of detectors that are not timm's.
+# Backbones of an architecture that are not timm's.
 SWINS = ("swin_base",)
+MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
+OWN = {"cascade_rcnn": SWINS, "gfl": SWINS, "segformer": MIX_TRANSFORMERS}
 # What reStructuredText would take for markup.
 MARKUP = re.compile(r"([^\w\s])")
 
@@ -159,10 +161,10 @@ def _networks(config: dict) -> Iterator[tuple[str, str, dict | None]]:
     """Those of timm's: the key that names one, its name, and a classifier's arguments (None: a backbone)."""
     for task, models in config["models"].items():
         for name, entry in models.items():
-            key, around = f"models.{task}.{name}", entry.get("segmenter", entry.get("detector"))
+            key, own = f"models.{task}.{name}", OWN.get(entry.get("segmenter", entry.get("detector")), ())
             if "timm" in entry:
                 yield f"{key}.timm", entry["timm"], entry.get("network", config["training"][task]["network"])
-            elif around in ("upernet", "cascade_rcnn") and entry["backbone"] not in SWINS:
+            elif "backbone" in entry and entry["backbone"] not in own:
                 yield f"{key}.backbone", entry["backbone"], None
 
 

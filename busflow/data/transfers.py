@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import importlib.util
 import stat
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,8 @@ def transfer(url: str, part: Path, max_bytes: int) -> str:
 
     Args:
         url: ``https:``, ``http:``, ``file:`` (absolute, or relative to the working folder;
-            percent-encoded), ``gdrive:<id>`` or a link of Google Drive, or ``phantom:<layout>?...``.
+            percent-encoded), ``gdrive:<id>`` or a link of Google Drive, ``package:<name>/<file in it>`` of an
+            installed Python package, or ``phantom:<layout>?...``.
         max_bytes: nothing larger is taken (but phantoms, which their URL defines).
 
     Raises:
@@ -38,14 +40,25 @@ def transfer(url: str, part: Path, max_bytes: int) -> str:
     if scheme == "gdrive" or host in GOOGLE_DRIVE:
         return _from_google_drive(url, part, max_bytes)
     if scheme == "file":
-        return _from_file(url, part, max_bytes)
+        return _copy(Path(unquote(urlsplit(url).path)), part, max_bytes)
+    if scheme == "package":
+        return _copy(_in_package(unquote(urlsplit(url).path)), part, max_bytes)
     if scheme == "phantom":
         return _from_phantoms(url, part)
-    raise BusflowError("its kind is unknown; https:, http:, file:, gdrive: and phantom: are known")
+    raise BusflowError("its kind is unknown; https:, http:, file:, gdrive:, package: and phantom: are known")
 
 
-def _from_file(url: str, part: Path, max_bytes: int) -> str:
-    place, digest = Path(unquote(urlsplit(url).path)), hashlib.sha256()
+def _in_package(name: str) -> Path:
+    """The path of a file that a package ships, of whose code nothing is run."""
+    package, _, file = name.partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise BusflowError(f"the Python package {package!r} is not installed: pip install {package}")
+    return files.below(Path(found.submodule_search_locations[0]), file)
+
+
+def _copy(place: Path, part: Path, max_bytes: int) -> str:
+    digest = hashlib.sha256()
     try:
         status = place.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, and a device has no end

@@ -202,8 +202,8 @@ def graph_of(task: str, member: Member) -> nn.Module:
     graph = _graph(task, member)
     if graph is None:
         raise BusflowError(
-            f"{member.path} is a Cascade R-CNN, which is no graph of standard operators: it pools and "
-            "suppresses as many boxes as an image has; use busflow predict, or export a DETR"
+            f"{member.path} is a detector that suppresses, or pools, as many boxes as an image has, which is "
+            "no graph of standard operators; use busflow predict, or export a DETR"
         )
     return graph(member.model, member.side).eval()
 

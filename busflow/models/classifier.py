@@ -8,10 +8,12 @@ from pathlib import Path
 import timm
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
+from timm.models import EfficientNet
 from torch.nn import functional
 
 from busflow.errors import BusflowError
 from busflow.labels import LABELS
+from busflow.models.efficientnet import in_timms_words
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 from busflow.models.rules import Rule, is_among, is_flag, is_rate, picked
 from busflow.models.weights import load_pretrained, read_tensors
@@ -86,7 +88,9 @@ def is_option(key: str, value: object) -> bool:
 
 
 def timm_names(network: torch.nn.Module) -> Callable[[dict], dict]:
-    """What timm has for a family to rename, and reshape, published weights for ``network``."""
+    """What renames, and reshapes, published weights for ``network``: what timm has for its family, or we."""
+    if isinstance(network, EfficientNet):
+        return lambda tensors: in_timms_words(tensors, network)
     rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     return (lambda tensors: rename(tensors, network)) if rename else dict
 

@@ -27,6 +27,7 @@ NECKS = {
     "fpn": "_base_/models/cascade-rcnn_r50_fpn.py",
     "rfp": "detectors/cascade-rcnn_r50-rfp_1x_coco.py",
 }
+GFL = "gfl/gfl_r50_fpn_1x_coco.py"
 
 
 class DetectorInput(BaseDataPreprocessor):
@@ -89,16 +90,17 @@ def detector_config(settings: dict, pretrained: bool = False) -> ConfigDict:
     """mmdet's configuration of a registry entry's detector.
 
     Args:
-        settings: ``detector`` (cascade_rcnn or detr) and, for a Cascade R-CNN, ``backbone`` (swin_base, or
-            one for ``TimmFeatures``), ``drop_path``, ``neck`` (fpn or rfp), ``assigner`` (max_iou or
-            rfla), ``roi_samples``, ``train_proposals``, ``test_proposals``, and ``anchor_scale`` (max_iou)
-            or ``prior_sides`` (rfla, see ``prior_sides``).
+        settings: ``detector`` (cascade_rcnn, gfl or detr) and, but for DETR, ``backbone`` (swin_base, or one
+            for ``TimmFeatures``) and ``drop_path``. For a Cascade R-CNN ``neck`` (fpn or rfp), ``assigner``
+            (max_iou or rfla), ``roi_samples``, ``train_proposals``, ``test_proposals``, and
+            ``anchor_scale`` (max_iou) or ``prior_sides`` (rfla, see ``prior_sides``). For GFL
+            ``anchor_scale`` and ``head_channels``.
         pretrained: the backbone starts from given weights, not from scratch.
 
     Raises:
         BusflowError: there is no such backbone, or it does not go with the neck.
     """
-    config = {"cascade_rcnn": _cascade_rcnn, "detr": _detr}[settings["detector"]](settings, pretrained)
+    config = BUILDERS[settings["detector"]](settings, pretrained)
     config.data_preprocessor = None  # Detector has its own
     return config
 
@@ -132,9 +134,13 @@ def shaping(settings: dict) -> dict:
     if settings.get("detector") == "detr":
         return {"detector": "detr"}
     rules = {
-        "detector": is_among("cascade_rcnn"),
+        "detector": is_among("cascade_rcnn", "gfl"),
         "backbone": lambda value: value in tuple(SWINS) or is_network(value),
         "drop_path": is_rate,
+    }
+    if settings.get("detector") == "gfl":
+        return picked(settings, rules | {"anchor_scale": is_positive, "head_channels": is_count})
+    rules |= {
         "neck": is_among(*NECKS),
         "assigner": is_among("max_iou", "rfla"),
         **dict.fromkeys(("roi_samples", "train_proposals", "test_proposals"), is_count),
@@ -192,6 +198,20 @@ def _cascade_rcnn(settings: dict, pretrained: bool) -> ConfigDict:
     return config
 
 
+def _gfl(settings: dict, pretrained: bool) -> ConfigDict:
+    """Generalised Focal Loss (Li et al., NeurIPS 2020): one stage, and a fraction of a Cascade's cost.
+
+    Neck and head have ``head_channels`` channels, 256 as published; narrow ones are for small machines.
+    """
+    config = published_model(mmdet, GFL)
+    config.backbone, config.neck.in_channels = _backbone(settings)
+    head = config.bbox_head
+    config.neck.out_channels = head.in_channels = head.feat_channels = settings["head_channels"]
+    head.num_classes = len(LESIONS)
+    head.anchor_generator.octave_base_scale = settings["anchor_scale"]
+    return config
+
+
 def _limit_proposals(stage: ConfigDict, number: int) -> None:
     stage.update(nms_pre=number, max_per_img=number)
 
@@ -220,3 +240,6 @@ def _detr(settings: dict, pretrained: bool) -> ConfigDict:
             frozen_stages=-1, norm_eval=False, norm_cfg={"type": "BN", "requires_grad": True}
         )
     return config
+
+
+BUILDERS = {"cascade_rcnn": _cascade_rcnn, "gfl": _gfl, "detr": _detr}

@@ -13,6 +13,7 @@ from mmseg.models import DiceLoss
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from busflow.config import MIX_TRANSFORMERS
 from busflow.data.masks import CLASSES
 from busflow.errors import BusflowError
 from busflow.models.backbones import feature_channels, start_from
@@ -23,7 +24,6 @@ from busflow.models.rules import is_among, is_flag, is_number, is_rate, picked
 
 UPERNET = "_base_/models/upernet_convnext.py"
 SEGFORMER = "segformer/segformer_mit-{}_8xb2-160k_ade20k-512x512.py"
-MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
 
 
 @MODELS.register_module()
@@ -103,7 +103,8 @@ def segmenter_config(settings: dict) -> ConfigDict:
     """mmseg's configuration of a registry entry's segmenter.
 
     Args:
-        settings: ``segmenter`` (upernet or segformer), ``backbone`` (one for ``TimmFeatures``, or b0 to b4),
+        settings: ``segmenter`` (upernet or segformer), ``backbone`` (one for ``TimmFeatures``; of a segformer
+            also b0 to b4, its own),
             ``drop_path``, ``auxiliary_weight`` (of the loss of UPerNet's second head; 0: no such head) and
             ``balance_classes`` (Dice loss beside the cross-entropy).
 
@@ -145,10 +146,10 @@ def shaping(settings: dict) -> dict:
     Raises:
         ValueError: one is missing or no value of its kind; the message names it.
     """
-    upernet = settings.get("segmenter") == "upernet"
+    own = MIX_TRANSFORMERS if settings.get("segmenter") == "segformer" else ()
     rules = {
         "segmenter": is_among("upernet", "segformer"),
-        "backbone": is_network if upernet else is_among(*MIX_TRANSFORMERS),
+        "backbone": lambda value: value in own or is_network(value),
         "drop_path": is_rate,
         "auxiliary_weight": is_number,
         "balance_classes": is_flag,
@@ -158,12 +159,8 @@ def shaping(settings: dict) -> dict:
 
 def _upernet(settings: dict) -> ConfigDict:
     """UPerNet (Xiao et al., ECCV 2018) with mmseg's auxiliary FCN, over a timm backbone."""
-    name = settings["backbone"]
-    if not is_network(name):
-        raise BusflowError(f"there is no backbone {name} for a UPerNet: timm has none")
     config = published_model(mmseg, UPERNET)
-    channels = feature_channels(name)
-    config.backbone = ConfigDict(type="TimmFeatures", name=name, drop_path=settings["drop_path"])
+    config.backbone, channels = _timm_backbone(settings)
     config.decode_head.in_channels = channels
     if settings["auxiliary_weight"]:
         config.auxiliary_head.in_channels = channels[config.auxiliary_head.in_index]
@@ -173,14 +170,26 @@ def _upernet(settings: dict) -> ConfigDict:
 
 
 def _segformer(settings: dict) -> ConfigDict:
-    """SegFormer as published (Xie et al., NeurIPS 2021)."""
+    """SegFormer as published (Xie et al., NeurIPS 2021), or its smallest head over a timm backbone."""
     name = settings["backbone"]
     if name not in MIX_TRANSFORMERS:
-        raise BusflowError(f"there is no SegFormer {name}: it is none of {', '.join(MIX_TRANSFORMERS)}")
+        config = published_model(mmseg, SEGFORMER.format(MIX_TRANSFORMERS[0]))
+        config.backbone, config.decode_head.in_channels = _timm_backbone(settings)
+        return config
     config = published_model(mmseg, SEGFORMER.format(name))
     config.backbone.drop_path_rate = settings["drop_path"]
     config.backbone.init_cfg = None  # as published it would be fetched
     return config
+
+
+def _timm_backbone(settings: dict) -> tuple[ConfigDict, list[int]]:
+    """A backbone's config and the channels of its four maps."""
+    name, own = settings["backbone"], f"none of SegFormer's own ({', '.join(MIX_TRANSFORMERS)}), and "
+    if not is_network(name):
+        raise BusflowError(
+            f"there is no backbone {name}: {own * (settings['segmenter'] == 'segformer')}timm has none"
+        )
+    return ConfigDict(type="TimmFeatures", name=name, drop_path=settings["drop_path"]), feature_channels(name)
 
 
 def _losses(weight: float, balance_classes: bool) -> list[dict]:

@@ -32,6 +32,7 @@ CASCADE = {
 }
 RFLA = CASCADE | {"assigner": "rfla", "prior_sides": [17.5, 45.5, 133.5, 213.5, 277.5]}
 DETR = CASCADE | {"detector": "detr"}
+GFL = CASCADE | {"detector": "gfl", "head_channels": 32}
 
 
 def batch(*boxes: list) -> dict:
@@ -57,7 +58,7 @@ def loss_of(model: Detector, data: dict) -> torch.Tensor:
     return model.parse_losses(losses)[0]
 
 
-@pytest.mark.parametrize("settings", [CASCADE, RFLA, DETR], ids=["cascade", "rfla", "detr"])
+@pytest.mark.parametrize("settings", [CASCADE, RFLA, GFL, DETR], ids=["cascade", "rfla", "gfl", "detr"])
 def test_a_detector_learns_from_images_with_and_without_boxes(settings):
     model = detector(settings)
     loss = loss_of(model, batch([[10, 10, 40, 30], [30, 30, 60, 60]], []))
@@ -68,7 +69,7 @@ def test_a_detector_learns_from_images_with_and_without_boxes(settings):
     assert torch.isfinite(loss_of(model, batch([], [])))
 
 
-@pytest.mark.parametrize("settings", [CASCADE, RFLA, DETR], ids=["cascade", "rfla", "detr"])
+@pytest.mark.parametrize("settings", [CASCADE, RFLA, GFL, DETR], ids=["cascade", "rfla", "gfl", "detr"])
 def test_detections_are_boxes_inside_the_image_with_scores_and_labels(settings):
     model = detector(settings).eval()
     with torch.inference_mode():
@@ -89,7 +90,7 @@ def test_a_detector_may_find_nothing():
     assert found["boxes"].shape == (0, 4) and len(found["scores"]) == len(found["labels"]) == 0
 
 
-@pytest.mark.parametrize("settings", [CASCADE, RFLA, DETR], ids=["cascade", "rfla", "detr"])
+@pytest.mark.parametrize("settings", [CASCADE, RFLA, GFL, DETR], ids=["cascade", "rfla", "gfl", "detr"])
 def test_a_detector_is_built_without_reading_what_mmdet_says_of_its_models(settings, monkeypatch):
     """mmengine's ``get_config`` reads a hundred YAML files for it, which takes a second."""
 
@@ -133,6 +134,17 @@ def test_a_box_is_pooled_from_the_level_of_its_size_in_every_precision(dtype, mo
     # Lin et al. 2017 (FPN), eq. 1: P2 up to a side of 112 px, and a level more for each doubling.
     assert levels[0].tolist() == [1 + int(side >= 224) + int(side >= 448) for side in sides]
     assert pooled.dtype == torch.float32 and pooled.shape == (len(sides), 256, 7, 7)
+
+
+def test_gfl_is_as_published_but_for_what_the_settings_name():
+    published, config = get_config("mmdet::gfl/gfl_r50_fpn_1x_coco.py").model, detector_config(GFL)
+    assert config.neck == published.neck | {"in_channels": [40, 80, 160, 320], "out_channels": 32}
+    generator = published.bbox_head.anchor_generator | {"octave_base_scale": 4}
+    narrow = {"num_classes": 2, "in_channels": 32, "feat_channels": 32, "anchor_generator": generator}
+    assert config.bbox_head == published.bbox_head | narrow
+    assert (config.train_cfg, config.test_cfg) == (published.train_cfg, published.test_cfg)
+    as_published = detector_config(GFL | {"head_channels": 256, "anchor_scale": 8})
+    assert as_published.bbox_head == published.bbox_head | {"num_classes": 2}
 
 
 def test_rfla_changes_priors_and_assigner_of_the_proposals_alone():

@@ -32,6 +32,7 @@ SEGFORMER = {
     "balance_classes": True,
 }
 UPERNET = SEGFORMER | {"segmenter": "upernet", "backbone": "convnext_atto"}
+ALL_MLP = SEGFORMER | {"backbone": "tf_efficientnet_lite0"}  # SegFormer's head on another backbone
 SEVEN = [SEGFORMER | {"backbone": f"b{k}"} for k in range(5)] + [
     UPERNET | {"backbone": f"convnext_{size}"} for size in ("tiny", "small")
 ]
@@ -115,7 +116,7 @@ def test_building_a_segmenter_installs_nothing(monkeypatch):
     build_network(UPERNET)
 
 
-@pytest.mark.parametrize("settings", [SEGFORMER, UPERNET], ids=name_of)
+@pytest.mark.parametrize("settings", [SEGFORMER, UPERNET, ALL_MLP], ids=name_of)
 @pytest.mark.parametrize("side", [64, 96])
 def test_logits_have_the_size_of_the_image(settings, side):
     model = segmenter(settings).eval()
@@ -128,7 +129,7 @@ def test_logits_have_the_size_of_the_image(settings, side):
         assert torch.equal(found["logits"], logits[k]) and torch.equal(found["mask"], data["masks"][k, 0])
 
 
-@pytest.mark.parametrize("settings", [SEGFORMER, UPERNET], ids=name_of)
+@pytest.mark.parametrize("settings", [SEGFORMER, UPERNET, ALL_MLP], ids=name_of)
 @pytest.mark.parametrize("classes", [(1, 2, 0), (0, 0)], ids=["some lesions", "no lesion"])
 def test_a_segmenter_learns_from_images_with_and_without_lesions(settings, classes):
     model = segmenter(settings)
@@ -231,13 +232,22 @@ def test_a_segmenter_is_mmsegs_but_for_what_the_settings_name(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (SEGFORMER | {"backbone": "b9"}, "no SegFormer b9"),
+        (
+            SEGFORMER | {"backbone": "b9"},
+            r"b9: none of SegFormer's own \(b0, .*\), and timm has none",
+        ),
         (UPERNET | {"backbone": "convnext_gigantic"}, "no backbone convnext_gigantic"),
     ],
 )
 def test_an_unknown_backbone_is_named(settings, message):
     with pytest.raises(BusflowError, match=message):
         segmenter_config(settings)
+
+
+def test_segformers_smallest_head_takes_the_features_of_a_timm_network():
+    config, reference = segmenter_config(ALL_MLP), segmenter_config(SEGFORMER)
+    assert config.backbone == {"type": "TimmFeatures", "name": "tf_efficientnet_lite0", "drop_path": 0.1}
+    assert config.decode_head == reference.decode_head | {"in_channels": [24, 40, 112, 320]}
 
 
 def test_a_mix_transformer_starts_from_its_own_weights(tmp_path):

