@@ -72,9 +72,7 @@ def make_split(
         table["label"] = corrected_labels(table, sources)
     table = table[table["source"].isin([name for name, source in sources.items() if task in source["tasks"]])]
     lists = table["upstream_split"].isin(["train", "val"]).groupby(table["source"]).transform("any")
-    follows_lists = (
-        task == "detection" and protocol.is_plain and (protocol.split == PAPER or bool(lists.any()))
-    )
+    follows_lists = task == "detection" and protocol.is_plain and bool(lists.any())
 
     if task == "detection":
         _leave_out(table, ~table["image_id"].isin(annotations["image_id"]), "has no annotated lesion")
@@ -142,13 +140,18 @@ def _leave_out_straddling(table: pd.DataFrame, tested: pd.Series, words: str) ->
 
 
 def _divide_as_the_paper(table: pd.DataFrame, task: str, seed: int) -> pd.Series:
-    """Split of each row by the paper's rule (Table 2, Table 3's text, Table 4); groups are ignored."""
+    """Split of each row by the paper's rule (Table 2, Table 3's text, Table 4); groups are ignored.
+
+    Where no source has lists, of which the paper's detectors take their test set, a fifth of the files is it.
+    """
     if task == "classification":
         return pd.concat(_floor_floor_rest(of_class, seed) for _, of_class in table.groupby("label"))
     split = pd.Series("train", table.index)
     # A float test_size makes scikit-learn hold out ceil(test_size * n), as Table 4's counts ask.
     if task == "detection":
-        split[table["upstream_split"] == "val"] = "test"
+        listed = table["upstream_split"] == "val"
+        fifth = [] if listed.any() else _hold_out_images(table.index, 0.2, seed, stratify=table["label"])
+        split[listed | table.index.isin(fifth)] = "test"
         split[_hold_out_images(split.index[split == "train"], 0.05, seed)] = "val"
     else:
         for name in ("test", "val"):

@@ -105,6 +105,15 @@ def test_paper_detection_tests_on_upstream_val_and_validates_on_a_twentieth_of_u
     assert (sides == "train").sum() == 133
 
 
+@pytest.mark.parametrize("protocol", ["paper", "grouped"])
+def test_detection_on_sources_without_upstream_lists_is_tested_on_a_fifth(protocol):
+    images = index_of({"clinic": {"benign": 60, "malignant": 40}})
+    sources = {"clinic": {"tasks": ["detection"]}}
+    split, excluded = split_of(images, "detection", protocol, annotations=images, sources=sources)
+    assert counts(split)["test"][:2] == [12, 8] and len(split) == 100 and excluded.empty
+    assert split["split"].value_counts()["val"] in (4, 5)  # a twentieth of the rest, or nearly
+
+
 def test_detection_leaves_out_frames_without_annotation_or_upstream_list_and_says_why():
     images = videos(train=7, val=2)
     images.loc[0, "upstream_split"] = ""
