@@ -15,7 +15,7 @@ from busflow.files import read_json
 
 # Another processor adds in another order. Of a probability or score, a share of an image.
 TOLERANCE = 1e-3
-# Overlap from which boxes may be one: an eighth of a pixel off for one of 50. Another order moves a hundredth.
+# Overlap from which boxes may be one: an eighth of a pixel off for one of 50; other sums move a hundredth.
 SAME_BOX = 0.995
 # A Cascade leaves out what scores below 0.05. What scores hardly more may be in one of two predictions alone.
 FAINT = 0.05 + TOLERANCE
