@@ -16,8 +16,8 @@ from busflow.files import read_json
 TOLERANCE = 1e-3
 # Overlap from which boxes may be one: an eighth of a pixel off for one of 50; other sums move a hundredth.
 SAME_BOX = 0.995
-# Where suppression or a limit stands on the edge, a box is in one prediction alone (with and without oneDNN:
-# 2 of 25,200 boxes of an untrained Cascade, none of 2,876 of a trained one). None may be sure, of the rest a share.
+# Where suppression or a limit stands on the edge, a box is in one prediction alone: with and without oneDNN
+# 2 of 25,200 boxes of an untrained Cascade, none of 2,876 of a trained one. None may be sure.
 SURE = 0.5
 MOST_ALONE = 1 / 2000
 
