@@ -109,7 +109,7 @@ def check(config: dict) -> None:
 
     Raises:
         BusflowError: a task lacks data or hyperparameters, a source's description cannot be followed, a
-            protocol cannot be made, or a model's weights are not there.
+            protocol cannot be made, a model's weights are not there, or its rates cannot go by layers.
     """
     for name, source in config["sources"].items():
         check_source(name, source, config["root"])
@@ -124,6 +124,12 @@ def check(config: dict) -> None:
             raise BusflowError(f"models.{task} needs training.{task}, the hyperparameters of the task")
         for name, entry in models.items():
             _check_weights(f"models.{task}.{name}.pretrained", entry.get("pretrained"), config)
+            decay = entry.get("layer_decay", config["training"][task].get("layer_decay", 1))
+            if decay != 1 and not entry.get("backbone", "").startswith("convnext"):
+                raise BusflowError(
+                    f"models.{task}.{name}: a layer_decay of {decay} is for ConvNeXts alone, whose layers it "
+                    "goes by; set it to 1"
+                )
     check_protocols(config)
 
 

@@ -20,7 +20,7 @@ from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
-from busflow.models.detectors import Detector, build_network, prior_sides, shaping
+from busflow.models.detectors import Detector, build_network, layer_place, prior_sides, shaping
 from busflow.models.weights import load_trained
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,9 @@ def prepare(
         optimizer=training.optimizer(
             network,
             settings,
-            lambda name: learning_rate_scale(name, settings["backbone_rate"], settings["layer_decay"]),
+            learning_rate_scale(
+                network, layer_place, settings["layer_decay"], backbone=settings["backbone_rate"]
+            ),
         ),
         validation=DetectionValidation(validation),
         task="detection",

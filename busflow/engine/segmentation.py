@@ -20,7 +20,7 @@ from busflow.engine.training import Setup
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
 from busflow.models.backbones import learning_rate_scale
-from busflow.models.segmenters import Segmenter, build_network, shaping
+from busflow.models.segmenters import Segmenter, build_network, shaping, stage_place
 from busflow.models.weights import load_trained
 
 
@@ -91,9 +91,7 @@ def prepare(
         optimizer=training.optimizer(
             network,
             settings,
-            lambda name: learning_rate_scale(
-                name, layer_decay=settings["layer_decay"], head=settings["head_rate"]
-            ),
+            learning_rate_scale(network, stage_place, settings["layer_decay"], head=settings["head_rate"]),
         ),
         validation=SegmentationValidation(),
         task="segmentation",

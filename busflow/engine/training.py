@@ -29,6 +29,15 @@ from busflow.errors import InterruptedRunError
 from busflow.tasks import TASKS
 
 logger = logging.getLogger(__name__)
+# What weight decay leaves alone, as recipes have it: all vectors (biases, normalisation, scales of layers) or
+# normalisation by its name, either with the tables of relative positions; or nothing.
+UNDECAYED: dict[str, Callable[[str, torch.nn.Parameter], bool]] = {
+    "vectors": lambda name, parameter: parameter.ndim <= 1 or "relative_position_bias_table" in name,
+    "norms": lambda name, _: any(part in name for part in ("norm", "relative_position_bias_table")),
+    "nothing": lambda *_: False,
+}
+# Share of the peak learning rate that a warm-up begins with, mmdet's.
+WARMUP_START = 0.001
 
 
 class Setup(NamedTuple):
@@ -240,12 +249,14 @@ def optimizer(
     Args:
         network: that is trained.
         settings: keys learning_rate, batch_size, reference_batch, weight_decay; optimizer (adamw or sgd)
-            where there is a choice.
+            and undecayed (of ``UNDECAYED``) where there is a choice.
         scale: see ``parameter_groups``.
     """
     sgd = settings.get("optimizer") == "sgd"
     rate = learning_rate(settings, power=1 if sgd else 0.5)
-    groups = parameter_groups(network, rate, settings["weight_decay"], scale)
+    groups = parameter_groups(
+        network, rate, settings["weight_decay"], scale, settings.get("undecayed", "vectors")
+    )
     if sgd:
         # Never fused: where the loss scaler skips a step for an overflow, fused SGD spoils its momentum.
         return torch.optim.SGD(groups, lr=rate, momentum=0.9)
@@ -258,22 +269,23 @@ def parameter_groups(
     rate: float,
     weight_decay: float,
     scale: Callable[[str], float] = lambda name: 1.0,
+    undecayed: str = "vectors",
 ) -> list[dict]:
     """Trainable parameters by learning rate and weight decay.
-
-    Biases, normalisation and tables of relative positions are not decayed.
 
     Args:
         network: its parameters' names are what ``scale`` sees.
         rate: learning rate where the scale is 1.
         weight_decay: of the weights.
         scale: factor on the learning rate of the parameter of this name.
+        undecayed: what has no weight decay, of ``UNDECAYED``.
     """
+    is_undecayed = UNDECAYED[undecayed]
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            decayed = parameter.ndim > 1 and not name.endswith("relative_position_bias_table")
-            groups.setdefault((rate * scale(name), weight_decay * decayed), []).append(parameter)
+            decay = 0.0 if is_undecayed(name, parameter) else weight_decay
+            groups.setdefault((rate * scale(name), decay), []).append(parameter)
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
 
 
@@ -285,7 +297,7 @@ def _schedule(settings: dict, steps_per_epoch: int) -> list[dict]:
     """Linear warm-up, then the decay that ``train`` describes, counted in training batches."""
     total = settings["epochs"] * steps_per_epoch
     warmup = min(round(settings["warmup_epochs"] * steps_per_epoch), total - 1)
-    linear = {"type": "LinearLR", "by_epoch": False, "start_factor": 0.01, "begin": 0, "end": warmup}
+    linear = {"type": "LinearLR", "by_epoch": False, "start_factor": WARMUP_START, "begin": 0, "end": warmup}
     if settings.get("milestones"):
         steps = [epoch * steps_per_epoch for epoch in settings["milestones"]]
         decay = {"type": "MultiStepLR", "by_epoch": False, "milestones": steps}

@@ -1,6 +1,8 @@
 """timm networks as backbones for mmdet and mmseg, and the learning rates of backbones."""
 
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import timm
@@ -14,14 +16,8 @@ from busflow.errors import BusflowError
 from busflow.models.classifier import timm_names
 from busflow.models.weights import load_pretrained, read_tensors
 
-# Parameters of a backbone, which an RFP has more than one of, and of its stem and stages.
+# Parameters of a backbone, which an RFP has more than one of.
 BACKBONE = re.compile(r"(backbone|neck\.rfp_modules\.\d+)\.")
-STEM = re.compile(BACKBONE.pattern + r"(network\.)?(stem|patch_embed|conv1|bn1)")
-# Stages count from 0 in ConvNeXt and Swin (stages) and in SegFormer (layers), from 1 in ResNet (layer).
-STAGE = re.compile(
-    BACKBONE.pattern + r"(network\.)?((stages[._]|layers\.)(?P<from_0>\d)|layer(?P<from_1>\d))"
-)
-STAGES = 4
 STRIDES = [4, 8, 16, 32]
 
 
@@ -103,23 +99,45 @@ def start_from(path: Path, *backbones: BaseModule, **naming: object) -> None:
 
 
 def learning_rate_scale(
-    name: str, backbone: float = 1.0, layer_decay: float = 1.0, head: float = 1.0
-) -> float:
-    """Factor on the learning rate of a network's parameter.
+    network: nn.Module,
+    place: Callable[[str, int], int],
+    layer_decay: float = 1.0,
+    backbone: float = 1.0,
+    head: float = 1.0,
+) -> Callable[[str], float]:
+    """Factor on the learning rate of a network's parameter, by the parameter's name.
 
     Args:
-        name: of the parameter.
-        backbone: factor for all of the backbone.
-        layer_decay: further factor for each of its stages, from the last to the one that the parameter
-            is in (Bao et al., BEiT, ICLR 2022, by stages as in ConvNeXt's detectors); the stem counts as one.
+        network: of mmdet or mmseg; with a ``layer_decay`` its backbone is one of timm's ConvNeXts.
+        place: of a parameter among the layers of a ConvNeXt, by the name that mmpretrain gives it and the
+            number of the layers: 0 for the stem, one more than there are layers outside of the backbone.
+        layer_decay: factor for each layer from a parameter's own to the end of the backbone (Bao et al.,
+            BEiT, ICLR 2022; Liu et al., ConvNeXt, CVPR 2022).
+        backbone: further factor for all of the backbone.
         head: factor for everything else.
     """
-    if not BACKBONE.match(name):
-        return head
-    if STEM.match(name):
-        stages = STAGES + 1
-    elif place := STAGE.match(name):
-        stages = STAGES - (int(place["from_0"]) if place["from_0"] else int(place["from_1"]) - 1)
-    else:
-        stages = 0
-    return backbone * layer_decay**stages
+    layers = convnext_layers(network.backbone) if layer_decay != 1 else 0
+
+    def scale(name: str) -> float:
+        if not BACKBONE.match(name):
+            return head
+        if layer_decay == 1:
+            return backbone
+        return backbone * layer_decay ** (layers + 1 - place(mmpretrain_name(name), layers))
+
+    return scale
+
+
+def convnext_layers(backbone: TimmFeatures) -> int:
+    """Layers that a ConvNeXt's learning rates are told apart by: 6 of a Tiny, 12 of a Small or larger one.
+
+    As its authors count them, after the stem: the first two stages, each three blocks of the third, the last.
+    """
+    return 3 + math.ceil(len(backbone.network.stages_2.blocks) / 3)
+
+
+def mmpretrain_name(name: str) -> str:
+    """What mmpretrain calls a parameter of a ConvNeXt in ``TimmFeatures``, as far as its layer goes."""
+    name = name.replace("network.stem_", "downsample_layers.0.")
+    name = re.sub(r"network\.stages_(\d)\.downsample", r"downsample_layers.\1", name)
+    return re.sub(r"network\.stages_(\d)\.blocks", r"stages.\1", name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import mmdet
 import torch
+from mmdet.engine.optimizers.layer_decay_optimizer_constructor import get_layer_id_for_convnext
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -170,6 +171,11 @@ def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
     return rfla.effective_receptive_fields(network.eval().extract_feat, (settings["image_size"],) * 2)
 
 
+def layer_place(name: str, layers: int) -> int:
+    """Place of a parameter (see ``backbones.learning_rate_scale``) in mmdet's recipe for ConvNeXts."""
+    return get_layer_id_for_convnext(name, layers)
+
+
 def _cascade_rcnn(settings: dict, pretrained: bool) -> ConfigDict:
     """Cascade R-CNN (Cai & Vasconcelos, CVPR 2018) with a feature pyramid."""
     config = published_model(mmdet, NECKS[settings["neck"]])
@@ -187,7 +193,6 @@ def _cascade_rcnn(settings: dict, pretrained: bool) -> ConfigDict:
     if settings["assigner"] == "rfla":
         config.rpn_head.anchor_generator = rfla.receptive_field_priors(settings["prior_sides"])
         config.train_cfg.rpn.assigner = {"type": "HierarchicalAssigner"}
-        config.train_cfg.rpn.allowed_border = -1  # priors over the border count
     else:
         config.rpn_head.anchor_generator.scales = [settings["anchor_scale"]]
     _limit_proposals(config.train_cfg.rpn_proposal, settings["train_proposals"])

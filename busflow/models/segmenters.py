@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
+from mmseg.engine.optimizers.layer_decay_optimizer_constructor import get_stage_id_for_convnext
 from mmseg.models import DiceLoss
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -155,6 +156,14 @@ def shaping(settings: dict) -> dict:
         "balance_classes": is_flag,
     }
     return picked(settings, rules)
+
+
+def stage_place(name: str, layers: int) -> int:
+    """Place of a parameter (see ``backbones.learning_rate_scale``) in mmseg's recipe for ConvNeXts.
+
+    The stages have the places 1 to 4 however many layers there are, what lies between them that of the stem.
+    """
+    return get_stage_id_for_convnext(name, layers + 2)
 
 
 def _upernet(settings: dict) -> ConfigDict:

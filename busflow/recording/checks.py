@@ -46,6 +46,11 @@ def kind_of(path: Path | str) -> str:
     )
 
 
+def printable(text: str, length: int = 50) -> str:
+    """The beginning of a record's words, without what would steer a terminal or break a row of a table."""
+    return "".join(letter for letter in text if letter.isprintable()).replace("|", "/")[:length]
+
+
 def as_table(checks: list[Check]) -> str:
     """All checks as Markdown, and below it the names of what differs."""
     table = pd.DataFrame(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 import yaml
 
-from busflow.recording.checks import kind_of
+from busflow.recording.checks import kind_of, printable
 from busflow.recording.study import Study
 
 # Libyaml's, which is many times faster, where PyYAML was built with it. Both read plain data only.
@@ -99,8 +99,7 @@ def _commits(lock: Path) -> Iterator[Commit]:
     listed = _git("log", "--first-parent", "--format=%h%x09%cs%x09%s", "--", lock)
     for age, line in enumerate(listed.splitlines(), 1):
         name, day, message = line.split("\t", 2)
-        message = "".join(letter for letter in message if letter.isprintable()).replace("|", "/")
-        yield Commit(age, name, day, message[:50])
+        yield Commit(age, name, day, printable(message))
 
 
 def _hashes(text: str, study: Study) -> dict[Path, str]:

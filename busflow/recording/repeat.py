@@ -7,9 +7,10 @@ from pathlib import Path
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
-from busflow.recording.checks import Check, kind_of
+from busflow.files import read_json
+from busflow.recording.checks import Check, kind_of, printable
 from busflow.recording.hashes import recorded_stages
-from busflow.recording.predictions import TOLERANCE, difference
+from busflow.recording.predictions import compare
 from busflow.recording.study import Study, made_by, snakemake
 
 CHECKOUT = ("busflow", "config", "config.yaml", "envs", "rules", "scripts", "workflow")
@@ -56,7 +57,7 @@ class Scratch:
         return checks
 
     def predict(self, sample: list[Path]) -> list[Check]:
-        """Predict again, by the weights on record, what these files hold; compare numbers."""
+        """Predict again, by the weights on record, what these files hold; compare them."""
         for path in sample:
             for output in (path, path.with_name("timing.json")):
                 (self.folder / output).unlink(missing_ok=True)
@@ -68,8 +69,9 @@ class Scratch:
         name = f"predicted again: {'/'.join(path.parts[-5:-1])}"
         if not again.is_file():
             return Check(name, 1, [str(path)], "the prediction failed")
-        apart = difference(self.origin / path, again)
-        return Check(name, 1, [str(path)] if apart > TOLERANCE else [], f"largest difference {apart:.2g}")
+        found = compare(self.origin / path, again)
+        devices = " and ".join(_device(file.with_name("timing.json")) for file in (self.origin / path, again))
+        return Check(name, 1, [] if found.alike else [str(path)], f"{found.distance}; on {devices}")
 
     def _unlike(self, path: Path) -> str | None:
         if not (self.folder / path).is_file():
@@ -92,3 +94,11 @@ class Scratch:
         # Failures show as files that are not there.
         allowed = {name for name in (*self.made.values(), *targets) if str(name).startswith(rules)}
         snakemake(*targets, "--configfile", self.study.overlay, "--allowed-rules", *allowed, cwd=self.folder)
+
+
+def _device(timing: Path) -> str:
+    """What a prediction was made on, as its timing says; nothing vouches for that of the record."""
+    try:
+        return printable(str(read_json(timing)["device"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "a device that is not known"

@@ -1,13 +1,20 @@
 """timm features as mmdet and mmseg want them."""
 
+from pathlib import Path
+
 import mmdet.registry
 import mmseg.registry
 import pytest
 import timm
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from torch import nn
 
+from busflow.engine.training import parameter_groups
 from busflow.models.backbones import TimmFeatures, learning_rate_scale, start_from
+from busflow.models.detectors import layer_place
+from busflow.models.segmenters import stage_place
 
 NAME = "convnext_atto"
 
@@ -74,27 +81,59 @@ def test_paths_are_dropped_at_the_given_rate():
     assert max(rates) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize(
-    ("name", "stages"),
-    [
-        ("backbone.network.stem_0.weight", 5),
-        ("backbone.network.stages_0.blocks.1.norm.bias", 4),
-        ("backbone.network.stages_3.downsample.1.weight", 1),
-        ("backbone.norms.2.weight", 0),
-        ("backbone.patch_embed.projection.weight", 5),
-        ("backbone.stages.2.blocks.17.ffn.layers.1.weight", 2),
-        ("neck.rfp_modules.0.stages.1.blocks.0.norm1.weight", 3),
-        ("neck.rfp_modules.0.rfp_convs.0.weight", 0),
-    ],
-)
-def test_the_learning_rate_falls_with_the_stages_down_the_backbone(name, stages):
-    assert learning_rate_scale(name, 0.1, 0.5) == pytest.approx(0.1 * 0.5**stages)
+class ConvNeXt(nn.Module):
+    """The layers of one of timm's under mmpretrain's names; the same parameters."""
+
+    def __init__(self, backbone: TimmFeatures):
+        super().__init__()
+        stages = [getattr(backbone.network, f"stages_{k}") for k in range(4)]
+        stem = nn.Sequential(*(each for name, each in backbone.network.named_children() if "stem" in name))
+        self.downsample_layers = nn.ModuleList([stem, *(each.downsample for each in stages[1:])])
+        self.stages = nn.ModuleList(each.blocks for each in stages)
+        for k, norm in enumerate(backbone.norms):
+            self.add_module(f"norm{k}", norm)
+
+
+class Network(nn.Module):
+    def __init__(self, backbone: nn.Module, head: nn.Module):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+
+CASCADE = "convnext/cascade-mask-rcnn_convnext-{}-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco"
+UPERNET = "convnext/convnext-{}_upernet_8xb2-amp-160k_ade20k-512x512"
+RECIPES = [(mmdet, layer_place, CASCADE), (mmseg, stage_place, UPERNET)]
+
+
+@pytest.mark.parametrize(("library", "place", "recipe"), RECIPES, ids=["mmdet", "mmseg"])
+@pytest.mark.parametrize("name", ["atto", "nano", "tiny", "small"])
+def test_a_convnexts_rates_and_decay_are_those_of_the_librarys_own_constructor(library, place, recipe, name):
+    size = {"tiny": "t", "small": "s"}.get(name) if library is mmdet else name
+    published = {"num_layers": {"atto": 5, "nano": 6}.get(name), "decay_rate": 0.8}
+    if name in ("tiny", "small"):
+        path = Path(library.__file__).parent / f".mim/configs/{recipe.format(size)}.py"
+        published = Config.fromfile(path, import_custom_modules=False).optim_wrapper.paramwise_cfg
+    published = {"decay_type": "layer_wise" if library is mmdet else "stage_wise"} | published
+    with torch.device("meta"):
+        ours = Network(TimmFeatures(f"convnext_{name}"), nn.Linear(2, 2))
+        theirs = Network(ConvNeXt(ours.backbone), ours.head)
+    kind = library.registry.OPTIM_WRAPPER_CONSTRUCTORS.get("LearningRateDecayOptimizerConstructor")
+    constructor = kind({"optimizer": {"type": "AdamW", "lr": 2e-4, "weight_decay": 0.05}}, published)
+    constructor.add_params(expected := [], theirs)
+    scale = learning_rate_scale(ours, place, published["decay_rate"])
+    found = by_parameter(parameter_groups(ours, 2e-4, 0.05, scale))
+    assert found == {key: pytest.approx(values) for key, values in by_parameter(expected).items()}
+
+
+def by_parameter(groups: list[dict]) -> dict[int, tuple]:
+    return {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["neck.lateral_convs.0.conv.weight", "roi_head.bbox_head.0.fc_cls.weight", "decode_head.conv_seg.bias"],
+    "name", ["neck.rfp_modules.0.stages.1.blocks.0.norm1.weight", "backbone.norms.2.bias"]
 )
-def test_outside_of_the_backbone_the_learning_rate_is_the_heads(name):
-    assert learning_rate_scale(name, 0.1, 0.5) == 1
-    assert learning_rate_scale(name, 0.1, 0.5, head=10) == 10
+def test_the_backbone_of_each_pass_has_a_rate_of_its_own_and_the_rest_the_heads(name):
+    network = Network(nn.Identity(), nn.Identity())
+    scale = learning_rate_scale(network, stage_place, backbone=0.1, head=10)
+    assert scale(name) == 0.1
+    assert scale("neck.lateral_convs.0.conv.weight") == scale("decode_head.conv_seg.bias") == 10

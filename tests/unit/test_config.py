@@ -139,6 +139,15 @@ def test_weights_that_nobody_described_or_that_are_not_there_are_named(tmp_path)
     check(resolve(changed(models=models, weights=weights)))
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_rates_by_layers_of_what_is_no_convnext_are_refused(task):
+    training = CONFIG["training"] | {task: {"layer_decay": 0.9}}
+    with pytest.raises(BusflowError, match=rf"models\.{task}\.\w+: a layer_decay of 0\.9 is for ConvNeXts"):
+        check(resolve(changed(training=training)))
+    entry = {"segmenter": "upernet", "detector": "cascade_rcnn", "backbone": "convnext_atto"}
+    check(resolve(changed(training=training, models={task: {"a": entry, "b": {"layer_decay": 1}}})))
+
+
 NETWORKS = [
     ({"classification": {"a": {"timm": "convnext_atom"}}}, r"classification\.a\.timm: .*mean convnext_atto"),
     (

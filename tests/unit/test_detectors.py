@@ -151,7 +151,7 @@ def test_rfla_changes_priors_and_assigner_of_the_proposals_alone():
     config, plain = detector_config(RFLA), detector_config(CASCADE)
     assert config.rpn_head.anchor_generator.base_sizes == RFLA["prior_sides"]
     assert config.train_cfg.rpn.assigner == {"type": "HierarchicalAssigner"}
-    assert config.train_cfg.rpn.allowed_border == -1
+    assert config.train_cfg.rpn.allowed_border == plain.train_cfg.rpn.allowed_border == 0
     assert config.roi_head == plain.roi_head and config.train_cfg.rcnn == plain.train_cfg.rcnn
 
 

@@ -262,7 +262,7 @@ def test_a_region_proposal_network_learns_from_it():
             "train_cfg": {
                 "assigner": {"type": "HierarchicalAssigner", "topk": (3, 1)},
                 "sampler": {"type": "RandomSampler", "num": 64, "pos_fraction": 0.5},
-                "allowed_border": -1,
+                "allowed_border": 0,
                 "pos_weight": -1,
                 "debug": False,
             },

@@ -322,8 +322,9 @@ def test_heads_learn_faster_and_early_stages_slower_than_the_backbones_end():
     setup = segmentation.prepare([None] * 6, [], SETTINGS | own | {"seed": 0, "micro_batch": 2})
     rates = {id(p): group["lr"] for group in setup.optimizer.param_groups for p in group["params"]}
     named = {name: rates[id(p)] / 6e-5 for name, p in setup.model.network.named_parameters()}
-    assert named["backbone.network.stem_0.weight"] == pytest.approx(0.5**5)
-    assert named["backbone.network.stages_3.blocks.0.norm.bias"] == pytest.approx(0.5)
+    # Five layers, of which the stages are the first four.
+    assert named["backbone.network.stem_0.weight"] == pytest.approx(0.5**6)
+    assert named["backbone.network.stages_3.blocks.0.norm.bias"] == pytest.approx(0.5**2)
     assert named["decode_head.conv_seg.weight"] == named["auxiliary_head.conv_seg.bias"] == pytest.approx(3)
 
 
