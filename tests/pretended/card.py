@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import typing
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -28,7 +27,9 @@ def card() -> Iterator[Ledger]:
             stack.enter_context(patch)
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         lifted = torch._C._only_lift_cpu_tensors()
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor and its like move what they made by an operator
+        torch._C._set_only_lift_cpu_tensors(
+            True
+        )  # torch.tensor and its like move what they made by an operator
         stack.callback(torch._C._set_only_lift_cpu_tensors, lifted)
         stack.enter_context(PretendedMode(ledger))
         yield ledger
@@ -48,7 +49,7 @@ def _patches(ledger: Ledger) -> list:
         patch(mmengine.device.utils, "DEVICE", NAME),
         patch(amp, "GradScaler", functools.partial(torch.amp.GradScaler, device=NAME)),
         patch(mmengine.runner.amp, "autocast", functools.partial(torch.autocast, NAME)),
-        patch(instances, "IndexType", typing.Union[instances.IndexType, Pretended]),
+        patch(instances, "IndexType", instances.IndexType | Pretended),
         patch(mmengine.runner.runner, "collect_env", dict),  # asks the compilers of GPUs
         patch(torch, "load", functools.partial(_load, torch.load)),
         # torchvision's operators, which a real GPU has. Suppression waits once, to count what is left.

@@ -17,7 +17,9 @@ def lists() -> dict[str, list[str]]:
     """Names of operators by what CUDA's autocast does to them, from the header that torch ships."""
     macros = re.findall(r"#define AT_FORALL_(\w+)\(_\)((?:.*\\\n)*.*\n)", HEADER.read_text())
     return {
-        name: [".".join(part for part in match if part) for match in re.findall(r"_\((\w+)(?:, (\w+))?\)", body)]
+        name: [
+            ".".join(part for part in match if part) for match in re.findall(r"_\((\w+)(?:, (\w+))?\)", body)
+        ]
         for name, body in macros
     }
 

@@ -29,9 +29,9 @@ def check_devices(func: torch._ops.OpOverload, args: tuple, tensors: list[torch.
         tensors: among its arguments, of whatever device.
 
     Raises:
-        RuntimeError: tensors of two devices meet. A number on the CPU, a tensor without dimensions, may meet a
-            GPU's where an operator works element by element; indices on the CPU may index a GPU's tensor, but
-            not the reverse.
+        RuntimeError: tensors of two devices meet. A number on the CPU, a tensor without dimensions, may meet
+            a GPU's where an operator works element by element; indices on the CPU may index a GPU's tensor,
+            but not the reverse.
     """
     packet = func.overloadpacket
     if packet in COPIES:
@@ -62,8 +62,8 @@ def _check_indices(indexed: torch.Tensor, indices: list[torch.Tensor | None]) ->
     for index in indices:
         if index is not None and index.device not in (indexed.device, torch.device("cpu")):
             raise RuntimeError(
-                f"a tensor on the {indexed.device} is indexed by one on {index.device}, in {caller()}: move the "
-                "indices to the CPU, or the tensor to the GPU"
+                f"a tensor on the {indexed.device} is indexed by one on {index.device}, in {caller()}: "
+                "move the indices to the CPU, or the tensor to the GPU"
             )
 
 
