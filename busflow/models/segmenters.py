@@ -102,7 +102,7 @@ class Segmenter(BaseModel):
         return logits
 
     def _losses(self, inputs: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Each head's losses, by mmseg's names, without its accuracy, which a GPU is waited for at each step."""
+        """Each head's losses, by mmseg's names; not its accuracy, for which a GPU is waited for each time."""
         network, losses = self.network, {}
         features = network.extract_feat(inputs)
         heads = {"decode": network.decode_head}
