@@ -108,12 +108,14 @@ class BoxAugmentation(UltrasoundAugmentation):
         draws[:, 1] = 0
         images = amplify(move(images, draws[:, :5]), draws[:, 5:])
         moved = [move_boxes(b, draw, images.shape[-1]) for b, draw in zip(boxes, draws, strict=True)]
-        visible = [(b[:, 2:] - b[:, :2] >= 1).all(dim=1) for b in moved]
-        return (
-            images,
-            [b[seen] for b, seen in zip(moved, visible, strict=True)],
-            [k[seen] for k, seen in zip(labels, visible, strict=True)],
-        )
+        visible = torch.cat([(b[:, 2:] - b[:, :2] >= 1).all(dim=1) for b in moved])
+        if not visible.all():  # the one wait for a GPU; most batches keep all their boxes
+            counts = [len(b) for b in moved]
+            moved, labels = (
+                [each[seen] for each, seen in zip(column, visible.split(counts), strict=True)]
+                for column in (moved, labels)
+            )
+        return images, moved, labels
 
 
 def move_boxes(boxes: torch.Tensor, draw: torch.Tensor, side: int) -> torch.Tensor:
@@ -130,6 +132,5 @@ def move_boxes(boxes: torch.Tensor, draw: torch.Tensor, side: int) -> torch.Tens
     ends = (ends - 2 * SHIFT * torch.stack([right, down])) / torch.exp(zoom * SCALE)
     ends = ((ends + 1) / 2 * side).clamp(0, side)
     left, top, right, bottom = ends.reshape(-1, 4).unbind(1)
-    if mirror < 0:
-        left, right = side - right, side - left
-    return torch.stack([left, top, right, bottom], dim=1)
+    mirrored = torch.stack([side - right, top, side - left, bottom], dim=1)
+    return mirrored.where(mirror < 0, torch.stack([left, top, right, bottom], dim=1))

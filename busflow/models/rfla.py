@@ -166,8 +166,8 @@ class HierarchicalAssigner(BaseAssigner):
         shrunk_similarity = self.similarity(truth, _shrink(priors, self.shrink))
         first = _assign_best(similarity, self.topk[0])
         assigned = torch.where(first > 0, first, _assign_best(shrunk_similarity, self.topk[1]))
-        positive = assigned > 0
-        labels[positive] = gt_instances.labels[assigned[positive] - 1]
+        # Not by a mask: a GPU would have to be waited for.
+        labels = torch.where(assigned > 0, gt_instances.labels[(assigned - 1).clamp(min=0)], labels)
         return AssignResult(len(truth), assigned, shrunk_similarity.amax(0), labels)
 
 

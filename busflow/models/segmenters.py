@@ -8,11 +8,11 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.structures import PixelData
 from mmseg.engine.optimizers.layer_decay_optimizer_constructor import get_stage_id_for_convnext
 from mmseg.models import DiceLoss
+from mmseg.models.utils import resize
 from mmseg.registry import MODELS
-from mmseg.structures import SegDataSample
+from torch.nn import functional
 
 from busflow.config import MIX_TRANSFORMERS
 from busflow.data.masks import CLASSES
@@ -25,26 +25,30 @@ from busflow.models.rules import is_among, is_flag, is_number, is_rate, picked
 
 UPERNET = "_base_/models/upernet_convnext.py"
 SEGFORMER = "segformer/segformer_mit-{}_8xb2-160k_ade20k-512x512.py"
+LESION_CLASSES = slice(CLASSES.index("background") + 1, None)
 
 
 @MODELS.register_module()
 class LesionDice(DiceLoss):
     """Dice loss of each image's lesion classes together (Milletari et al., 3DV 2016), padding left out.
 
-    What mmseg's own ignores is a class; whatever is predicted on ignored pixels it counts as wrong. And with
-    the background in it, a small lesion hardly matters.
+    What mmseg's own ignores is a class, by a mask that is copied to the GPU at each step; whatever is
+    predicted on ignored pixels it counts as wrong. And with the background in it, a small lesion hardly
+    matters.
 
     Args:
         loss_weight: factor on the loss.
     """
 
     def __init__(self, loss_weight: float = 1.0):
-        super().__init__(activate=False, ignore_index=CLASSES.index("background"), loss_weight=loss_weight)
+        super().__init__(activate=False, ignore_index=None, loss_weight=loss_weight)
 
     def forward(self, pred: torch.Tensor, target: torch.Tensor, ignore_index: int, **kwargs) -> torch.Tensor:
         """Mean over the images of logits [B, K, H, W] and classes [B, H, W]."""
         counted = (target != ignore_index).unsqueeze(1)
-        return super().forward(pred.softmax(dim=1) * counted, target, **kwargs)
+        found = pred.softmax(dim=1) * counted
+        truth = functional.one_hot(target.where(target != ignore_index, 0), pred.shape[1]).movedim(-1, 1)
+        return super().forward(found[:, LESION_CLASSES], truth[:, LESION_CLASSES], **kwargs)
 
 
 class SegmenterInput(BaseDataPreprocessor):
@@ -92,12 +96,26 @@ class Segmenter(BaseModel):
             mode: of the three.
         """
         if mode == "loss":
-            samples = [SegDataSample(gt_sem_seg=PixelData(data=mask)) for mask in masks]
-            return self.network(inputs, samples, mode)
+            return self._losses(inputs, masks.squeeze(1))
         logits = self.network.encode_decode(inputs, [{"img_shape": inputs.shape[2:]}])
         if mode == "predict":
             return [{"logits": row, "mask": mask[0]} for row, mask in zip(logits, masks, strict=True)]
         return logits
+
+    def _losses(self, inputs: torch.Tensor, truth: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Each head's losses, by mmseg's names; not its accuracy, for which a GPU is waited for each time."""
+        network, losses = self.network, {}
+        features = network.extract_feat(inputs)
+        heads = {"decode": network.decode_head}
+        if network.with_auxiliary_head:
+            heads["aux"] = network.auxiliary_head
+        for name, head in heads.items():
+            logits = resize(
+                head(features), truth.shape[1:], mode="bilinear", align_corners=head.align_corners
+            )
+            for loss in head.loss_decode:
+                losses[f"{name}.{loss.loss_name}"] = loss(logits, truth, ignore_index=head.ignore_index)
+        return losses
 
 
 def segmenter_config(settings: dict) -> ConfigDict:
