@@ -173,6 +173,8 @@ class StateHook(Hook):
                 f"{self.folder} holds a state of another run ({checkpoint['meta']['run']}), with other "
                 "settings, data or code; delete the folder and run the same command again"
             )
+        if checkpoint["meta"]["accumulation"] != self.accumulation:
+            _recount(checkpoint, self.accumulation)
 
     def before_train(self, runner: Runner) -> None:
         self.saved = time.monotonic()
@@ -202,6 +204,7 @@ class StateHook(Hook):
                 "run": self.folder.name,
                 "epoch": epoch,
                 "iter": step,
+                "accumulation": self.accumulation,
                 "seed": runner.seed,
                 "dataset_meta": runner.train_dataloader.dataset.metainfo,
             },
@@ -222,6 +225,17 @@ class StateHook(Hook):
                 f"asked to stop ({self.stop}); saved the state after {step} training batches in "
                 f"{self.folder}; run the same command again to go on"
             )
+
+
+def _recount(checkpoint: dict, accumulation: int) -> None:
+    """Count in training batches of another size, of which so many are a step of the optimiser."""
+    before = checkpoint["meta"]["accumulation"]
+    checkpoint["meta"]["iter"] = checkpoint["meta"]["iter"] // before * accumulation
+    for scheduler in checkpoint["param_schedulers"]:
+        done = scheduler["last_step"] // before * accumulation
+        kept = {"last_step": done, "_global_step": done + 1, "_last_value": scheduler["_last_value"]}
+        scheduler.clear()  # its span and the like are counted in the old size
+        scheduler.update(kept)
 
 
 def _unwrapped(runner: Runner) -> torch.nn.Module:

@@ -18,5 +18,9 @@ def out_of_memory_is(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        said = ": ".join(str(error).split(". ")[:2])  # what it wanted; the rest is about torch's allocator
-        raise BusflowError(f"{what}: {said}; {remedy}") from error
+        raise BusflowError(f"{what}: {first_words(error)}; {remedy}") from error
+
+
+def first_words(error: torch.OutOfMemoryError) -> str:
+    """What was wanted; the rest of torch's page is about its allocator."""
+    return ": ".join(str(error).split(". ")[:2])

@@ -1,6 +1,8 @@
 """One mmengine Runner for every task."""
 
 import contextlib
+import functools
+import gc
 import logging
 import os
 import tempfile
@@ -15,12 +17,13 @@ from mmengine.dist import get_world_size, init_dist, is_distributed, is_main_pro
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
 from busflow.engine import precision, runs
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
 from busflow.engine.hooks import HistoryHook, LoggedInfoHook, RandomnessHook, StateHook
-from busflow.engine.memory import out_of_memory_is
+from busflow.engine.memory import first_words, out_of_memory_is
 from busflow.engine.meta import describe
 from busflow.engine.progress import ProgressHook
 from busflow.engine.provenance import describe_inputs, identity, run_record
@@ -36,6 +39,8 @@ UNDECAYED: dict[str, Callable[[str, torch.nn.Parameter], bool]] = {
     "norms": lambda name, _: any(part in name for part in ("norm", "relative_position_bias_table")),
     "nothing": lambda *_: False,
 }
+# Images at once at least where a network normalises over them, and with micro_batch: auto on a CPU at most.
+NORMALISED_OVER, ON_A_CPU = 8, 8
 # Share of the peak learning rate that a warm-up begins with, mmdet's.
 WARMUP_START = 0.001
 
@@ -127,14 +132,11 @@ def train(
             torch.distributed.init_process_group("gloo")
     with runs.one_writer(state) if is_main_process() else contextlib.nullcontext():
         if not runs.is_finished(folder):
-            torch.manual_seed(seed)  # of the weights that a network starts from
             samples, validation = task.read(inputs, "train"), task.read(inputs, "val")
-            setup = task.prepare(samples, validation, settings, inputs.get("pretrained"))
-            loaders = _loaders(samples, validation, setup.settings, compute["workers"])
-            needed = "{model}: a step of {micro_batch} images of {image_size} x {image_size} px"
-            remedy = "lower its micro_batch in the config, which changes no result, or its image_size"
-            with out_of_memory_is(needed.format(**setup.settings | origin), remedy):
-                history = _run(setup, loaders, folder, compute["checkpoint_interval"])
+            prepare = functools.partial(
+                task.prepare, samples, validation, pretrained=inputs.get("pretrained")
+            )
+            setup, history = _fitted(prepare, samples, validation, settings, folder, compute)
             if is_main_process():
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
                 calibration = _calibration(setup, history.weights, validation)
@@ -145,6 +147,49 @@ def train(
                 runs.finish(folder, history.weights, meta, pd.DataFrame(history.rows), record)
         if is_main_process():
             runs.publish(folder, output, origin)
+
+
+def _fitted(
+    prepare: Callable[[dict], Setup],
+    samples: Dataset,
+    validation: Dataset,
+    settings: dict,
+    folder: Path,
+    compute: dict,
+) -> tuple[Setup, HistoryHook]:
+    """Train with ``settings["micro_batch"]`` images at once, and with half as many each time they do not fit.
+
+    ``auto`` begins with the whole batch. A training that runs out of memory goes on from its last state.
+
+    Raises:
+        BusflowError: what may not be halved any further does not fit.
+    """
+    micro = settings["micro_batch"]
+    if micro == "auto":
+        micro = settings["batch_size"] if torch.cuda.is_available() else min(settings["batch_size"], ON_A_CPU)
+    while True:
+        torch.manual_seed(settings["seed"])  # of the weights that a network starts from
+        setup = prepare(settings=settings | {"micro_batch": micro})
+        loaders = _loaders(samples, validation, setup.settings, compute["workers"])
+        try:
+            return setup, _run(setup, loaders, folder, compute["checkpoint_interval"])
+        except torch.OutOfMemoryError as error:
+            micro = loaders[0].batch_sampler.batch_size
+            step = f"a step of {micro} images of {settings['image_size']} x {settings['image_size']} px"
+            least = NORMALISED_OVER if _normalises_over_batches(setup.model) else 1
+            if micro // 2 < least or is_distributed():
+                with out_of_memory_is(step, "lower micro_batch or image_size of the model in the config"):
+                    raise
+            micro //= 2
+            logger.warning("%s does not fit (%s); going on with %d at once", step, first_words(error), micro)
+        # Not in the handler, whose traceback holds what filled the memory.
+        del setup, loaders
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _normalises_over_batches(model: BaseModel) -> bool:
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.train().modules())
 
 
 def _loaders(

@@ -15,6 +15,7 @@ from busflow.engine import augmentation, classification, datasets, runs, trainin
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.provenance import identity
 from busflow.errors import BusflowError
+from busflow.files import read_json
 from busflow.labels import LABELS
 from busflow.models.classifier import Classifier
 
@@ -258,25 +259,61 @@ def test_the_identity_of_a_run_changes_with_settings_and_contents_but_not_with_p
     assert identity(SETTINGS, at_home) != identity(SETTINGS | {"epochs": 9}, at_home)
 
 
+PAGE = "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 23.99 GiB. If ..."
+
+
 @pytest.fixture
-def full_gpu(monkeypatch):
-    def forward(*arguments, **named):
-        raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 23.99 GiB. If ..."
-        )
+def small_gpu(monkeypatch):
+    """A device whose memory takes so many images, as a call with their number and that of the passes says."""
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    forward, passes = Classifier.forward, []
 
-    return lambda: monkeypatch.setattr(Classifier, "forward", forward)
+    def limit(takes) -> list[int]:
+        def limited(model, inputs, *arguments, **named):
+            if len(inputs) > takes(len(passes)):
+                raise torch.OutOfMemoryError(PAGE)
+            passes.append(len(inputs))
+            return forward(model, inputs, *arguments, **named)
+
+        monkeypatch.setattr(Classifier, "forward", limited)
+        return passes
+
+    return limit
 
 
-def test_what_does_not_fit_a_gpu_is_one_line_that_says_what_helps(inputs, tmp_path, full_gpu):
+def test_what_does_not_fit_is_halved_and_the_training_goes_on_from_its_last_state(
+    inputs, tmp_path, small_gpu, caplog
+):
+    train(inputs, tmp_path, "straight", micro_batch=2)
+    # From the start four images fit, and from the twelfth pass on two.
+    passes = small_gpu(lambda done: 4 if done < 12 else 2)
+    settings = SETTINGS | {"micro_batch": "auto"}
+    train_task(classification, inputs, settings, tmp_path, "halved", interval=0)
+    assert read_json(tmp_path / "halved/run.json")["settings"]["micro_batch"] == 2
+    said = [record.getMessage() for record in caplog.records if "does not fit" in record.getMessage()]
+    assert [line.split(" does")[0] for line in said] == [
+        f"a step of {k} images of 32 x 32 px" for k in (8, 4)
+    ]
+    straight, halved = (pd.read_csv(tmp_path / name / "history.csv") for name in ("straight", "halved"))
+    assert halved["epoch"].tolist() == [1, 2, 3] and halved["step"].iloc[-1] == straight["step"].iloc[-1]
+    assert halved["train_loss"].to_numpy() == pytest.approx(straight["train_loss"].to_numpy(), rel=0.1)
+    assert passes[:8] == [4] * 8 and 4 not in passes[12:]
+    # Nothing was trained twice but the step of the optimiser that was cut.
+    trained = sum(passes) - 3 * 12 - 12  # but for validation and calibration
+    assert 3 * 32 <= trained <= 3 * 32 + 8
+
+
+def test_what_cannot_be_halved_is_one_line_that_says_what_helps(inputs, tmp_path, small_gpu):
     train(inputs, tmp_path)
-    full_gpu()
+    small_gpu(lambda done: 0)
     with pytest.raises(BusflowError) as refused:
         train(inputs, tmp_path, "too large", epochs=1)
     assert str(refused.value) == (
-        "small: a step of 4 images of 32 x 32 px: CUDA out of memory: Tried to allocate 1.50 GiB; "
-        "lower its micro_batch in the config, which changes no result, or its image_size"
+        "a step of 1 images of 32 x 32 px: CUDA out of memory: Tried to allocate 1.50 GiB; "
+        "lower micro_batch or image_size of the model in the config"
     )
+    with pytest.raises(BusflowError, match=r"a step of 8 images"):  # over which it normalises
+        train(inputs, tmp_path, "too few", epochs=1, timm="resnet10t", network={}, micro_batch=8)
     settings = {"batch": 4, "warmup": 1, "iterations": 1}
     with pytest.raises(BusflowError, match=r"a prediction: CUDA out of memory: .* lower timing.batch"):
         classification.predict(inputs, tmp_path / "out/weights.pth", settings, tmp_path / "out")
