@@ -1,7 +1,7 @@
 """The compiled operators of torchvision and mmcv, or what stands in for them.
 
 Detectors need two: non-maximum suppression and RoIAlign. Compiled mmcv is used where it is installed,
-else torchvision's operators where they run, else plain torch.
+else torchvision's operators where they run, else, on a CPU, plain torch.
 """
 
 import functools
@@ -157,12 +157,25 @@ class _Extension(types.ModuleType):
 
 @functools.cache
 def torchvision_runs_on(device: str) -> bool:
-    """Whether torchvision's compiled operators are there for this type of device."""
+    """Whether torchvision's compiled operators are there for this type of device.
+
+    Raises:
+        BusflowError: they are not, and it is a GPU, which plain torch would keep waiting: two to six times as
+            often in a step.
+    """
     import torchvision
 
     box = torch.zeros(1, 4, device=device)
     try:
         torchvision.ops.nms(box, box[:, 0], 0.5)
-    except RuntimeError:
+    except torch.OutOfMemoryError:  # which says nothing of the operators
+        raise
+    except RuntimeError as error:
+        if device == "cuda":
+            raise BusflowError(
+                f"torchvision {torchvision.__version__} has no operators for GPUs beside torch "
+                f"{torch.__version__} (CUDA {torch.version.cuda}): install the two from one index, or an "
+                "mmcv compiled for them"
+            ) from error
         return False
     return True
