@@ -41,7 +41,7 @@ for task in STUDIED:
         params:
             task=task,
             inputs=as_options(TASKS[task].train),
-            settings=training_settings(task),
+            settings=settings_of(task),
             origin=origin(task),
             pretrained=pretrained_argument(task),
             # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.
