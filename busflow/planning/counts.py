@@ -43,14 +43,14 @@ def counts(models: list[tuple[str, dict, bool, int]], memory: Path) -> list[Coun
     Counting takes up to a second for each network, and importing torch some more: what was counted before
     is read from the file ``memory``.
     """
+    state = json.dumps([*map(version, PACKAGES), _hash_of_code()])
     known = read_json(memory) if memory.is_file() else {}
-    state = [*map(version, PACKAGES), _hash_of_code()]
+    known = {key: numbers for key, numbers in known.items() if key.startswith(state)}
     keys = []
     for task, settings, pretrained, images in models:
         shaping = {key: value for key, value in settings.items() if key not in OF_SCHEDULE}
-        keys.append(json.dumps([*state, task, shaping, pretrained, images], sort_keys=True))
-    new = {key: model for key, model in zip(keys, models, strict=True) if key not in known}
-    if new:
+        keys.append(state + json.dumps([task, shaping, pretrained, images], sort_keys=True))
+    if new := {key: model for key, model in zip(keys, models, strict=True) if key not in known}:
         from busflow.planning.counting import count
 
         known |= {key: count(*model) for key, model in new.items()}
