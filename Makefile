@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo real status record trust audit test chaos lint bench clean
+.PHONY: help setup demo real plan status record trust audit test chaos lint bench clean
 
 PYTHON ?= python3
 DISK_GB := 6
 VENV := .venv
-# What record, trust and audit are about: the demonstration, or the study of config/$(STUDY).yaml.
+# What plan, record, trust and audit are about: the demonstration, or the study of config/$(STUDY).yaml.
 STUDY ?= demo
 CUDA_WORKS := python -c 'from busflow.cli import run; from busflow.engine.gpu_lease import require_cuda; run(lambda: require_cuda(1))'
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -28,6 +28,9 @@ real: $(VENV)/.ready  ## Run on real archives: make real DATA=<folder with the t
 	    cp --update "$$DATA/$$name" studies/real/data/archives/; \
 	done
 	@snakemake --configfile config/real.yaml
+
+plan: $(VENV)/.ready  ## Tell what a study takes before it starts: make plan STUDY=paper
+	@python scripts/plan.py --study $(STUDY)
 
 # Sets nothing up: the packages of a busy cluster must not change because someone looks.
 status:  ## Show how all runs stand: make status, or make status ROOT=<folder of a study>

@@ -34,13 +34,12 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from busflow.config import resolve
+from busflow.config import read_study, training_settings
 from busflow.data.views import make_views
 from busflow.engine import classification, detection, precision, provenance, segmentation, timing
 from busflow.engine.checkpoints import load_weights
@@ -104,35 +103,9 @@ STATUSES = [os.EX_TEMPFAIL, -signal.SIGKILL, 0]  # asked to stop, killed, finish
 # ---- the study ----
 
 
-def study(*overlays: str) -> dict:
-    """The config of a study as the workflow has it: merged, resolved, with the schema's defaults."""
-    files = [yaml.safe_load((ROOT / name).read_text(encoding="utf-8")) for name in ("config.yaml", *overlays)]
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-    return completed(resolve(functools.reduce(merged, files)), schema, schema["$defs"])
-
-
-def merged(config: dict, overlay: dict) -> dict:
-    both = config.keys() & overlay.keys()
-    deeper = {key: merged(config[key], overlay[key]) for key in both if isinstance(config[key], dict)}
-    return config | overlay | {key: value for key, value in deeper.items() if isinstance(overlay[key], dict)}
-
-
-def completed(config: object, schema: dict, definitions: dict) -> object:
-    """A part of the config with the defaults of its part of the schema."""
-    schema = definitions.get(schema.get("$ref", "").rpartition("/")[2], {}) | schema
-    if not isinstance(config, dict):
-        return config
-    parts = schema.get("properties", {})
-    config = {key: part["default"] for key, part in parts.items() if "default" in part} | config
-    others = schema.get("additionalProperties") or {}
-    return {key: completed(value, parts.get(key, others), definitions) for key, value in config.items()}
-
-
 def settings_of(config: dict, task: str, model: str) -> dict:
-    """As ``training_settings`` in rules/common.smk, of the protocol that balances classes."""
-    entry = {k: v for k, v in config["models"][task][model].items() if k not in ("label", "pretrained")}
-    protocol = {key: config["protocols"]["grouped"][key] for key in TASKS[task].of_protocol}
-    return config["training"][task] | entry | protocol
+    """Of a training under the protocol that balances classes."""
+    return training_settings(config, "grouped", task, model)
 
 
 @functools.cache
@@ -265,7 +238,7 @@ def training_steps(task: str, inputs: dict, setup: Setup, wanted: str, compute: 
         "host_share": submitted / seconds,  # near 1: the GPU waits for the host
         **peak("peak"),
     }
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         step()
     row["gflop_per_image"] = counter.get_total_flops() / micro / 1e9
     if CUDA:
@@ -278,6 +251,25 @@ def training_steps(task: str, inputs: dict, setup: Setup, wanted: str, compute: 
     if hasattr(wrapper, "loss_scaler"):
         row["loss_scale"] = wrapper.loss_scaler.get_scale()  # below 65536: steps were skipped
     return row
+
+
+def gradients_of_convolution(
+    gradient: list[int],
+    inputs: list[int],
+    weights: list[int],
+    *others: object,
+    out_shape: object,
+    **rest: object,
+) -> int:
+    """FLOPs of the backward pass of a convolution, from shapes: those of the forward pass for each gradient.
+
+    torch's own formula leaves the groups out, and counts a depthwise one hundreds of times too much.
+    """
+    transposed, wanted = others[4], others[7]
+    return sum(wanted[:2]) * conv_flop_count(inputs, weights, gradient, transposed)
+
+
+FORMULAS = {torch.ops.aten.convolution_backward: gradients_of_convolution}
 
 
 @contextlib.contextmanager
@@ -552,7 +544,7 @@ def main() -> None:
         return
     MMLogger.get_instance("mmengine").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    config = study() if args.small else study("config/paper.yaml")
+    config = read_study(*([] if args.small else [Path("config/paper.yaml")]))
     args.output.mkdir(parents=True, exist_ok=True)
     result = {"machine": describe_machine(), "rows": {}, "left_out": []}
     with tempfile.TemporaryDirectory() as temporary:

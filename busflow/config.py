@@ -23,6 +23,7 @@ ALMOST_A_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
 SWINS = ("swin_base",)
 MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
 OWN = {"cascade_rcnn": SWINS, "gfl": SWINS, "segformer": MIX_TRANSFORMERS}
+SCHEMA = Path(__file__).parents[1] / "workflow/schemas/config.schema.yaml"
 # What reStructuredText would take for markup.
 MARKUP = re.compile(r"([^\w\s])")
 
@@ -72,6 +73,44 @@ def check_files(paths: Iterable[Path | str]) -> None:
             yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
         except (BusflowError, yaml.YAMLError) as error:
             raise BusflowError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def read_study(*overlays: Path) -> dict:
+    """The config of a study as its workflow has it: merged, without nulls, checked, with all defaults.
+
+    Args:
+        overlays: of config.yaml in the working directory, the last wins.
+
+    Raises:
+        BusflowError: a file or the whole is wrong; the message names the key.
+    """
+    # Heavy for a module that every job imports.
+    from snakemake.exceptions import WorkflowError
+    from snakemake.utils import update_config, validate
+
+    paths = [Path("config.yaml"), *overlays]
+    check_files(paths)
+    config: dict = {}
+    for path in paths:
+        update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")))
+    config = resolve(config)
+    try:
+        validate(config, str(SCHEMA))
+    except WorkflowError as error:
+        raise BusflowError(str(error)) from error
+    check(config)
+    return config
+
+
+def training_settings(config: dict, protocol: str, task: str, model: str) -> dict:
+    """Everything that shapes a model's weights, and nothing that does not (labels, mirrors), by key."""
+    entry = config["models"][task][model]
+    shaping = {
+        **config["training"][task],
+        **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
+        **{key: config["protocols"][protocol][key] for key in TASKS[task].of_protocol},
+    }
+    return dict(sorted(shaping.items()))  # the order of an overlay must not retrain
 
 
 def resolve(config: dict) -> dict:

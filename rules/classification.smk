@@ -12,8 +12,7 @@ rule classification:
 
 CODE["classification"] = Code(
     engine=[
-        *("engine/classification.py", "models/classifier.py"),
-        *("metrics/calibration.py", "metrics/confusion.py"),
+        *("engine/classification.py", "metrics/calibration.py", "metrics/confusion.py"),
     ]
 )
 
@@ -21,7 +20,7 @@ CODE["classification"] = Code(
 rule describe_classification:
     input:
         script="scripts/describe_models.py",
-        code=code("models/classifier.py", "models/facts.py", "models/inputs.py"),
+        code=code("models/classifier.py", "models/efficientnet.py", "models/facts.py", "models/inputs.py"),
     output:
         "<results>/model_facts/classification.json",
     log:

@@ -12,7 +12,7 @@ from snakemake.utils import validate
 CHECKOUT = Path(workflow.basedir).parent
 sys.path.insert(0, str(CHECKOUT))
 
-from busflow.config import Text, check, check_files, check_networks, resolve
+from busflow.config import Text, check, check_files, check_networks, resolve, training_settings
 from busflow.data.catalogue import own_sources
 from busflow.data.folders import folder_state
 from busflow.errors import BusflowError
@@ -194,20 +194,9 @@ def flatten_paths(paths):
     return [paths] if isinstance(paths, str) else list(paths)
 
 
-def training_settings(task):
-    """Everything that shapes a model's weights, and nothing that does not (labels, mirrors)."""
-
-    def settings(wildcards):
-        entry = config["models"][task][wildcards.model]
-        protocol = config["protocols"][wildcards.protocol]
-        shaping = {
-            **config["training"][task],
-            **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
-            **{key: protocol[key] for key in TASKS[task].of_protocol},
-        }
-        return json_text(dict(sorted(shaping.items())))  # the order of an overlay must not retrain
-
-    return settings
+def settings_of(task):
+    """What shapes the weights of a model of a task, as one argument."""
+    return lambda wildcards: json_text(training_settings(config, wildcards.protocol, task, wildcards.model))
 
 
 def origin(task):

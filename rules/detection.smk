@@ -16,10 +16,7 @@ VIEWS += expand(INPUTS["test"], protocol=config["protocols"])
 CODE["detection"] = Code(
     engine=[
         *("engine/detection.py", "engine/boxes.py", "data/views.py"),
-        *(
-            f"models/{name}.py"
-            for name in ("detectors", "backbones", "classifier", "published", "recursive_swin", "rfla")
-        ),
+        *(f"models/{name}.py" for name in ("detectors", "backbones", "published", "recursive_swin", "rfla")),
         *(f"models/{name}.py" for name in ("ops", "nms", "roi_align", "roi_extractor")),
     ]
 )

@@ -4,13 +4,14 @@
 
 # What the trainings and predictions of all tasks run, but for the choice of a GPU, which shapes no result.
 ENGINE = [
-    *(
-        f"engine/{name}.py"
-        for name in ("augmentation", "checkpoints", "datasets", "hooks", "meta", "prediction")
-    ),
-    *(f"engine/{name}.py" for name in ("progress", "provenance", "runs", "signals", "timing", "training")),
+    *(f"engine/{name}.py" for name in ("augmentation", "checkpoints", "datasets", "hooks", "memory", "meta")),
+    *(f"engine/{name}.py" for name in ("precision", "prediction", "progress", "provenance", "runs")),
+    *(f"engine/{name}.py" for name in ("signals", "timing", "training")),
     *(f"data/{name}.py" for name in ("appearance", "images", "grey", "dicom", "packing")),
-    *(f"models/{name}.py" for name in ("initial", "inputs", "rules", "weights")),
+    *(
+        f"models/{name}.py"
+        for name in ("classifier", "efficientnet", "initial", "inputs", "rules", "weights")
+    ),
 ]
 
 for task in STUDIED:
@@ -41,7 +42,7 @@ for task in STUDIED:
         params:
             task=task,
             inputs=as_options(TASKS[task].train),
-            settings=training_settings(task),
+            settings=settings_of(task),
             origin=origin(task),
             pretrained=pretrained_argument(task),
             # Undeclared on purpose: Snakemake deletes the outputs of a failed job, and a resume needs these.

@@ -14,7 +14,6 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch.nn import functional
 
-from busflow.config import MIX_TRANSFORMERS
 from busflow.data.masks import CLASSES
 from busflow.errors import BusflowError
 from busflow.models.backbones import feature_channels, start_from
@@ -25,6 +24,7 @@ from busflow.models.rules import is_among, is_flag, is_number, is_rate, picked
 
 UPERNET = "_base_/models/upernet_convnext.py"
 SEGFORMER = "segformer/segformer_mit-{}_8xb2-160k_ade20k-512x512.py"
+MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
 LESION_CLASSES = slice(CLASSES.index("background") + 1, None)
 
 

@@ -1,6 +1,7 @@
 """Where a study and its record lie, and the two programs that work on it."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,20 @@ def made_by(study: Study, cwd: Path = Path()) -> dict[Path, str]:
         raise BusflowError(f"Snakemake has no plan of study {study.name}: {listed.stderr.strip()}")
     rows = csv.DictReader(listed.stdout.splitlines(), delimiter="\t")
     return {Path(row["output_file"]): row["rule"] for row in rows}
+
+
+def number_of_jobs(study: Study, cwd: Path = Path()) -> int:
+    """Jobs of the whole study, whatever of it is done.
+
+    Raises BusflowError when Snakemake cannot tell.
+    """
+    planned = snakemake(
+        *("--dry-run", "--forceall", "--nolock", "--quiet", "rules"), "--configfile", study.overlay, cwd=cwd
+    )
+    total = re.search(r"^total +(\d+)$", planned.stdout, re.MULTILINE)
+    if planned.returncode or not total:
+        raise BusflowError(f"Snakemake has no plan of study {study.name}: {planned.stderr.strip()}")
+    return int(total[1])
 
 
 def snakemake(*arguments: str | Path, cwd: Path = Path()) -> subprocess.CompletedProcess:

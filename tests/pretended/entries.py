@@ -15,7 +15,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 
-from benchmarks.gpu import ENGINES, settings_of, study, write_inputs
+from benchmarks.gpu import ENGINES, settings_of, write_inputs
+from busflow.config import read_study
 from busflow.engine import training
 from busflow.engine.hooks import RandomnessHook
 from busflow.models import detectors, segmenters
@@ -32,7 +33,7 @@ KINDS = {
         *("convnext_small_rfla", "swin_base_rfla", "swin_base_detectors_rfla"),
     ),
 }
-CONFIG = study("config/paper.yaml")
+CONFIG = read_study(Path("config/paper.yaml"))
 SIDE = 64  # px
 SMALL = {
     **{"image_size": SIDE, "epochs": 2, "milestones": [], "warmup_epochs": 0.5},

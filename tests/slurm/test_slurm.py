@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 # Classifiers that are all the same, each named after what happens to its training.
 FAULTS = ["overtime", "cancelled", "preempted", "crashed"]
-EPOCHS = 4
+EPOCHS = 10
 UNITS = [f"classification/{name}" for name in FAULTS] + [f"detection/{DETECTOR}", f"segmentation/{SEGMENTER}"]
 MINUTE = 60
 PRETENCE = Path(__file__).with_name("pretence")

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from docutils.core import publish_parts
 
-from busflow.config import SWINS, Text, check, check_files, check_networks, resolve
+from busflow.config import MIX_TRANSFORMERS, SWINS, Text, check, check_files, check_networks, resolve
 from busflow.errors import BusflowError
 from busflow.models.detectors import SWINS as OF_DETECTORS
+from busflow.models.segmenters import MIX_TRANSFORMERS as OF_SEGMENTERS
 
 ARCHIVE = {"archive": "set.zip", "urls": [], "use": "study"}
 CONFIG = {
@@ -182,8 +183,8 @@ def test_a_network_is_asked_for_once(tmp_path, monkeypatch):
         )
 
 
-def test_backbones_that_are_not_timms_are_those_of_the_detectors():
-    assert set(SWINS) == set(OF_DETECTORS)
+def test_backbones_that_are_not_timms_are_those_of_the_detectors_and_segmenters():
+    assert set(SWINS) == set(OF_DETECTORS) and MIX_TRANSFORMERS == OF_SEGMENTERS
 
 
 @pytest.mark.parametrize(

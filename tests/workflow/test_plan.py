@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from busflow.engine.provenance import METRICS
+from busflow.recording.study import Study, number_of_jobs
 from studies import ROOT, copy_checkout, dry_run, snakemake
 
 
@@ -311,6 +312,33 @@ def test_folds_and_sources_left_out_are_studied_with_the_settings_of_the_papers_
     assert all(paper[key].items() >= other[key].items() for key in ("training", "weights"))
     for task, models in other["models"].items():
         assert models.items() <= paper["models"][task].items() and list(models) == other["only"][task]
+
+
+def test_the_quick_study_is_that_of_the_paper_with_one_seed_and_shorter_schedules():
+    paper, quick = (yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()) for name in ("paper", "quick"))
+    schedule = ("epochs", "milestones", "warmup_epochs")
+
+    def rest(settings: dict) -> dict:
+        return {key: value for key, value in settings.items() if key not in schedule}
+
+    assert quick["seeds"] == paper["seeds"][:1]
+    assert all(quick[key] == paper[key] for key in ("sources", "timing", "compute", "weights"))
+    assert paper.keys() == quick.keys()
+    for task, models in paper["models"].items():
+        for own, other in (
+            (paper["training"][task], quick["training"][task]),
+            *((entry, quick["models"][task][name]) for name, entry in models.items()),
+        ):
+            assert rest(own) == rest(other) and own.keys() == other.keys()
+            assert all(
+                (other[key] or 0) <= (own[key] or 0) for key in ("epochs", "warmup_epochs") if key in own
+            )
+
+
+def test_the_price_of_a_study_names_the_number_of_its_jobs(tmp_path):
+    overlay = write(tmp_path, only={"detection": ["detr_r50"]})
+    planned = jobs(dry_run("--configfile", overlay).stdout)
+    assert number_of_jobs(Study("mine", overlay, tmp_path)) == planned.pop("total") == sum(planned.values())
 
 
 def test_the_papers_study_takes_over_no_hyperparameter_of_the_demonstration():

@@ -1,0 +1,1 @@
+"""What a study takes, told before it starts: FLOPs, memory, hours, disk."""
