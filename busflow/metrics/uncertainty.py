@@ -55,8 +55,8 @@ class Estimate(NamedTuple):
         groups = self.n_groups
         return float(np.nanstd(self.draws) * np.sqrt(groups / (groups - 1))) if groups > 1 else np.nan
 
-    def interval(self) -> list[float] | None:
-        """95 % interval, or null where the number is undefined or there are too few groups.
+    def interval(self, least: int = MIN_GROUPS) -> list[float] | None:
+        """95 % interval, or None where the number is undefined or there are fewer groups than ``least``.
 
         A t-interval on the scale on which the number has no bounds (logit for shares, logarithm for
         distances), with the standard deviation of the resamples there. Its degrees of freedom are those of
@@ -67,7 +67,7 @@ class Estimate(NamedTuple):
         of G hits do (Clopper & Pearson 1934), which is never too short for a mean of values in the bounds.
         """
         groups = self.n_groups
-        if groups < MIN_GROUPS or np.isnan(self.value):
+        if groups < least or np.isnan(self.value):
             return None
         low, high = self.bounds
         if self.value in self.bounds and np.nanmin(self.draws) == np.nanmax(self.draws):

@@ -70,7 +70,7 @@ def two_levels(metrics: list[dict], value: str, estimate: str) -> dict[str, floa
     values = np.array([at(each, value) for each in metrics], float)
     of_seeds = over_seeds(metrics, estimate)
     sampling = of_seeds.deviation() if of_seeds else np.nan
-    seed = values.std(ddof=1)
+    seed = values.std(ddof=1) if len(values) > 1 else np.nan
     return {
         "seeds": len(values),
         "n_groups": of_seeds.n_groups if of_seeds else 0,

@@ -25,7 +25,7 @@ SEGMENTERS = {
 BUSI = "Al-Dhabyani et al. [27]"
 LESIONS = ("benign", "malignant")
 CLASSES = ("background", *LESIONS)
-COUNTS = {"benign": 22, "malignant": 21, "normal": 4}  # test images
+COUNTS = {"benign": 9, "malignant": 7, "normal": 4}  # test images
 
 
 def study_settings(models=tuple(SEGMENTERS), notice=None) -> dict:
@@ -152,6 +152,10 @@ def make_metrics(split: pd.DataFrame, masks: dict, predictions: dict, split_sha2
         "three_class_miou": views["three_class"]["miou"],
         "dice_mean": per_image["lesion"]["dice"]["mean"],
     }
+    estimates = {
+        name: make_estimate(np.nan if value is None else value, test["group"].nunique())
+        for name, value in near.items()
+    }
     return {
         "n": len(images),
         "n_groups": int(test["group"].nunique()),
@@ -172,10 +176,8 @@ def make_metrics(split: pd.DataFrame, masks: dict, predictions: dict, split_sha2
             for name, (low, high) in pixels.items()
         },
         "images": images,
-        "resamples": {
-            name: make_estimate(np.nan if value is None else value, test["group"].nunique())
-            for name, value in near.items()
-        },
+        "intervals": {name: estimate.interval() for name, estimate in estimates.items()},
+        "resamples": estimates,
     }
 
 
