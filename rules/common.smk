@@ -198,7 +198,7 @@ def beside(metrics):
 def with_resamples(inputs):
     """Of named input files, the resamples that lie beside those that are metrics."""
     paths = [path for each in inputs.values() for path in flatten_paths(each)]
-    return [beside(path) for path in paths if path.endswith("/metrics.json")]
+    return [beside(path) for path in paths if Path(path).name == "metrics.json"]
 
 
 def flatten_paths(paths):
