@@ -1,7 +1,7 @@
 """What a result file belongs to: read from its path, ordered as in the config."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,11 +63,13 @@ def units(paths: Iterable[Path], settings: dict) -> list[Unit]:
     return sorted(found, key=order)
 
 
-def by_model(paths: Iterable[Path], settings: dict) -> dict[tuple[str, str], list[dict]]:
+def by_model(
+    paths: Iterable[Path], settings: dict, read: Callable[[Path], dict] = read_json
+) -> dict[tuple[str, str], list[dict]]:
     """The contents of the files of all seeds of each (protocol, model), in config order."""
     grouped: dict[tuple[str, str], list[dict]] = {}
     for unit in units(paths, settings):
-        grouped.setdefault((unit.protocol, unit.model), []).append(read_json(unit.path))
+        grouped.setdefault((unit.protocol, unit.model), []).append(read(unit.path))
     return grouped
 
 

@@ -31,6 +31,7 @@ for name, (tasks, title) in CARDS.items():
             config="<results>/config.yaml",
             quarantine="<data>/index/quarantine.csv",
             # Read beside the metrics and the splits.
+            resamples=with_resamples(read_by_card(tasks)),
             records=units_of(tasks, "run.json"),
             histories=units_of(tasks, "history.csv"),
             excluded=expand(

@@ -64,16 +64,18 @@ LEAKAGE += expand("<results>/audit/leakage/{protocol}_classification.json", prot
 FACTS = "<results>/model_facts/classification.json"
 ALSO_WANTED += [*LEAKAGE, FACTS]
 
+PREDICTIONS = {
+    "predictions": units("classification", "predictions.csv", protocol=WHOLE),
+    "splits": splits("classification", WHOLE),
+}
 TABLES |= {
     "table2": Product("Table 2: classification split", "data:table2", {"splits": splits("classification")}),
     "table5": Product("Table 5: classifiers", "classification:table5", {"facts": FACTS}),
     "classification": Product(
-        "Classification: accuracy and F1",
-        "classification:classification",
-        {
-            "predictions": units("classification", "predictions.csv", protocol=WHOLE),
-            "splits": splits("classification", WHOLE),
-        },
+        "Classification: accuracy and F1", "classification:classification", PREDICTIONS
+    ),
+    "classification_pairs": Product(
+        "Classification: pairs of models", "classification:classification_pairs", PREDICTIONS
     ),
     "classification_per_class": Product(
         "Classification: precision, recall and F1 by class",

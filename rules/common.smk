@@ -129,7 +129,7 @@ def units(task, file, **only):
 def finished_units(task):
     """All files of the units of a task, so that whatever of them is missing is made again."""
     of_training = ["weights.pth", "history.csv", "run.json"]
-    of_test = [TASKS[task].predictions, "timing.json", "metrics.json", "scores.json"]
+    of_test = [TASKS[task].predictions, "timing.json", "metrics.json", "resamples.npz", "scores.json"]
     own = [path for name in (*of_training, *of_test) for path in units(task, name)]
     return own + [path for name in of_test for path in tested_outside(task, name)]
 
@@ -188,6 +188,17 @@ def as_options(inputs):
         )
 
     return options
+
+
+def beside(metrics):
+    """The resamples that lie beside a metrics.json and are read with it."""
+    return metrics.replace("metrics.json", "resamples.npz")
+
+
+def with_resamples(inputs):
+    """Of named input files, the resamples that lie beside those that are metrics."""
+    paths = [path for each in inputs.values() for path in flatten_paths(each)]
+    return [beside(path) for path in paths if Path(path).name == "metrics.json"]
 
 
 def flatten_paths(paths):

@@ -54,6 +54,7 @@ TABLES |= {
     "table6": Product("Table 6: detectors", "detection:table6", METRICS),
     "table6_aitod": Product("Table 6 in the statistics of AI-TOD", "detection:table6_aitod", METRICS),
     "detection": Product("Detection: by class and size, recall, sensitivity", "detection:detection", METRICS),
+    "detection_pairs": Product("Detection: pairs of models", "pairs:pairs", METRICS),
 }
 
 # The paper shows two detectors in its Figure 4 and all others in its Figure 5.

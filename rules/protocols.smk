@@ -1,4 +1,4 @@
-# What several protocols say together: folds as one test of all images, sources left out in turn.
+# What several protocols or seeds say together: folds as one test of all images, sources left out in turn, variance.
 
 # Divisions into folds are called after their first.
 DIVISIONS = [family[0] for family in FOLDS]
@@ -37,6 +37,17 @@ if LEFT_OUT:
         for task in STUDIED
     }
 
+if len(config["seeds"]) > 1:
+    TABLES |= {
+        f"seeds_{task}": Product(
+            f"{task.capitalize()}: seeds and test images",
+            "seeds:seeds",
+            {"metrics": units(task, "metrics.json", protocol=WHOLE)},
+            "seeds",
+        )
+        for task in STUDIED
+    }
+
 
 def of_folds(task, path):
     """A file of each fold of a division."""
@@ -64,7 +75,8 @@ for task in STUDIED if FOLDS else []:
                 path for name, path in inputs_of(task, "evaluate").items() if name not in ("split", "record")
             ],
         output:
-            of_task(task, POOLED),
+            metrics=of_task(task, POOLED),
+            resamples=of_task(task, beside(POOLED)),
         log:
             f"<logs>/pooled/{{protocol}}/{task}/{{model}}/seed{{seed}}.log",
         wildcard_constraints:
@@ -75,4 +87,4 @@ for task in STUDIED if FOLDS else []:
             task=task,
         shell:
             "python {input.script:q} --task {params.task} --predictions {input.predictions:q} "
-            "--splits {input.splits:q} --inputs {input.inputs:q} --output {output:q} > {log:q} 2>&1"
+            "--splits {input.splits:q} --inputs {input.inputs:q} --output {output.metrics:q} > {log:q} 2>&1"

@@ -67,6 +67,7 @@ for name, table in TABLES.items():
             **table.files,
             script="scripts/make_table.py",
             code=code(*TABULATING, PAGE, *table.code),
+            resamples=with_resamples(table.files),
         output:
             csv=f"<results>/tables/{name}.csv",
             md=f"<results>/tables/{name}.md",
@@ -98,6 +99,7 @@ for name, figure in FIGURES.items():
             **figure.files,
             script="scripts/plot.py",
             code=code("figures/*.py", *TABULATING),
+            resamples=with_resamples(figure.files),
         output:
             png=report(
                 f"<results>/figures/{name}.png",

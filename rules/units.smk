@@ -97,6 +97,7 @@ for task in STUDIED:
                 predictions=unit_file(task, TASKS[task].predictions, test),
             output:
                 metrics=unit_file(task, "metrics.json", test),
+                resamples=unit_file(task, "resamples.npz", test),
                 scores=unit_file(task, "scores.json", test),
             log:
                 f"<logs>/{{protocol}}/{task}/{{model}}/seed{{seed}}/{test.folder}evaluate.log",

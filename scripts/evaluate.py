@@ -6,6 +6,7 @@ from pathlib import Path
 
 from busflow.cli import add_task, inputs_of, run
 from busflow.files import write_json
+from busflow.metrics.resamples import write_metrics
 from busflow.metrics.scores import scores
 
 
@@ -13,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_task(parser, "evaluate")
     parser.add_argument("--predictions", required=True, type=Path)
-    parser.add_argument("--output", required=True, type=Path, help="metrics.json")
+    parser.add_argument("--output", required=True, type=Path, help="metrics.json; resamples.npz beside it")
     parser.add_argument(
         "--scores", required=True, type=Path, help="scores.json: the few that lead its tables"
     )
@@ -21,7 +22,7 @@ def main() -> None:
     inputs = inputs_of(args, "evaluate", parser)
     task = importlib.import_module(f"busflow.metrics.{args.task}")
     metrics = task.evaluate(args.predictions, *inputs.values())
-    write_json(args.output, metrics)
+    write_metrics(args.output, metrics)
     write_json(args.scores, scores(args.task, metrics))
 
 

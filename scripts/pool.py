@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from busflow.cli import run
-from busflow.files import write_json
 from busflow.metrics.pooled import evaluate_pooled
+from busflow.metrics.resamples import write_metrics
 from busflow.tasks import TASKS
 
 
@@ -17,9 +17,9 @@ def main() -> None:
     parser.add_argument(
         "--inputs", default=[], type=Path, nargs="*", help="what else an evaluation reads, in its order"
     )
-    parser.add_argument("--output", required=True, type=Path, help="metrics.json")
+    parser.add_argument("--output", required=True, type=Path, help="metrics.json; resamples.npz beside it")
     args = parser.parse_args()
-    write_json(args.output, evaluate_pooled(args.task, args.predictions, args.splits, tuple(args.inputs)))
+    write_metrics(args.output, evaluate_pooled(args.task, args.predictions, args.splits, tuple(args.inputs)))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from busflow.audit.verdicts import (
 from busflow.errors import BusflowError
 from busflow.paper import printed, status
 from busflow.tables.overlap import SUBSETS
-from busflow.tables.segmentation import signed
+from busflow.tables.pairs import signed
 
 WHERE = "5.3, Table 7"
 ROUNDING = 0.005  # of two printed digits

@@ -214,7 +214,7 @@ def measures(study: Study, trained: Trained) -> str:
 @of_each_task(in_unit(METRICS))
 def uncertainty(study: Study, trained: Trained) -> str:
     groups = counted(trained.metrics[0]["n_groups"], "group")
-    return f"95 % intervals of a bootstrap over the {groups} of the test set"
+    return f"95 % t-intervals with the spread of resamples of the {groups} of the test set"
 
 
 @of_each_task(lambda trained: f"results/*/{trained.task}/{trained.model}/seed*/{METRICS}")

@@ -8,7 +8,7 @@ from busflow.cards.words import NOT_KNOWN, decimal, share
 from busflow.labels import LABELS, LESIONS
 from busflow.metrics.scores import at
 from busflow.protocols import PAPER, protocols
-from busflow.tables.leading import LEADING, Score, estimate, estimate_text, seeds_text
+from busflow.tables.leading import INTERVAL, LEADING, Score, estimate, estimate_text, seeds_text
 from busflow.tables.table import number
 
 
@@ -68,12 +68,10 @@ def results(study: Study, trained: Trained) -> list[Block]:
     overall = [[score.title, _text(trained.metrics, score, trained.task)] for score in how.scores.values()]
     return [
         f"On the {first['n']:,} test images ({first['n_groups']:,} groups) of the protocol. {how.words} "
-        f"{seeds_text(len(trained.seeds))} In brackets the 95 % interval of a bootstrap over groups; over "
-        "several seeds means of the ends.",
+        f"{seeds_text(len(trained.seeds))} {INTERVAL}",
         Rows(["Score", "All test images"], overall),
         *_per_source(study, trained),
         _per_class(trained),
-        f"{NOT_KNOWN}intervals by source and by class (metrics.json has none).",
     ]
 
 
@@ -197,10 +195,7 @@ def _per_source(study: Study, trained: Trained) -> list[Block]:
         [
             study.config["sources"][source]["label"],
             number(part["n"]),
-            *(
-                _text(trained.metrics, Score(score.title, f"per_source.{source}.{score.value}"), trained.task)
-                for score in scores.values()
-            ),
+            *(_text(trained.metrics, _of_source(score, source), trained.task) for score in scores.values()),
         ]
         for source, part in sources.items()
     ]
@@ -216,13 +211,21 @@ def _per_class(trained: Trained) -> Rows:
                 label,
                 number(at(trained.metrics[0], classes.count.format(label))),
                 *(
-                    _text(trained.metrics, Score(title, place.format(label)), trained.task)
+                    _text(trained.metrics, _of_class(title, place.format(label)), trained.task)
                     for title, place in classes.scores.items()
                 ),
             ]
             for label in classes.labels
         ],
     )
+
+
+def _of_source(score: Score, source: str) -> Score:
+    return Score(score.title, *(f"per_source.{source}.{place}" for place in score[1:]))
+
+
+def _of_class(title: str, place: str) -> Score:
+    return Score(title, place, place.removesuffix(".mean"))
 
 
 def _text(seeds: list[dict], score: Score, task: str) -> str:

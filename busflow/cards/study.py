@@ -10,6 +10,7 @@ import yaml
 
 from busflow.files import read_csv, read_json
 from busflow.metrics.inputs import read_split
+from busflow.metrics.resamples import read_metrics
 from busflow.protocols import GROUPED, Protocol, protocols
 from busflow.tasks import TASKS
 from busflow.units import by_protocol, units
@@ -106,10 +107,11 @@ def read_study(
 
     Args:
         config: ``results/config.yaml``.
-        metrics: ``metrics.json`` of every unit; ``run.json`` and ``history.csv`` lie beside each.
+        metrics: ``metrics.json`` of every unit; beside each lie ``resamples.npz``, ``run.json`` and
+            ``history.csv``.
         splits: ``<protocol>/<task>.csv``; ``<task>.excluded.csv`` lies beside each.
         quarantine: ``data/index/quarantine.csv``.
-        external: ``metrics.json`` of the external tests.
+        external: ``metrics.json`` of the external tests, with their ``resamples.npz``.
         leakage: ``<protocol>_classification.json``.
 
     Raises BusflowError when a path is none of the study's.
@@ -151,7 +153,7 @@ def _trained(metrics: list[Path], external: Iterable[Path], settings: dict) -> I
     outside: dict[tuple, dict[str, list[dict]]] = {}
     for unit in units(external, settings):
         of_model = outside.setdefault(unit[:3], {})
-        of_model.setdefault(unit.source, []).append(read_json(unit.path))
+        of_model.setdefault(unit.source, []).append(read_metrics(unit.path))
     seeds: dict[tuple, list] = {}
     for unit in units(metrics, settings):
         seeds.setdefault(unit[:3], []).append(unit)
@@ -163,7 +165,7 @@ def _trained(metrics: list[Path], external: Iterable[Path], settings: dict) -> I
             [unit.seed for unit in found],
             [read_json(unit.path.with_name(RUN)) for unit in found],
             [pd.read_csv(unit.path.with_name(HISTORY)) for unit in found],
-            [read_json(unit.path) for unit in found],
+            [read_metrics(unit.path) for unit in found],
             outside.get((protocol, task, model), {}),
         )
 

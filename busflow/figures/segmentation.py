@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from busflow.figures.sizes import bars_by_size, share_of_image
 from busflow.figures.style import INK, heading, legend_below, model_colours, open_frame
 from busflow.labels import CLASS_COLOURS, LESIONS
+from busflow.metrics.uncertainty import Estimate
+from busflow.tables.leading import ends
 from busflow.tables.overlap import (
     THIRDS,
     Metrics,
@@ -71,14 +73,16 @@ def segmentation_dice(metrics_paths: list[Path], settings: dict) -> Figure:
 def segmentation_sizes(metrics_paths: list[Path], settings: dict) -> Figure:
     """Mean Dice by the lesion's share of the image, in thirds, with 95 % intervals; one protocol.
 
-    Over several seeds an image's Dice is their mean; the intervals are of a bootstrap over groups.
+    Over several seeds an image's Dice is their mean.
     """
     found = comparable(metrics_paths, settings)
     protocol = protocols_of(found)[0]
     table, models = dice_per_image(found, protocol), models_of(found, protocol)
     third, edges = thirds(table["relative_area"]), [0.0, *third_bounds(table["relative_area"]), None]
+    nothing = np.full(3, np.nan)
     parts = [mean_dice(table[third == k], models) for k in range(len(THIRDS))]
-    mean, low, high = (np.array([part[name] for part in parts]).T for name in ("mean", "low", "high"))
+    values = [[_with_ends(part[model]) if part else nothing for part in parts] for model in models]
+    mean, low, high = np.moveaxis(np.array(values), -1, 0)
     words = [
         f"{name.capitalize()} third\n{share_of_image(*edges[k : k + 2])}\nn = {np.sum(third == k):,}"
         for k, name in enumerate(THIRDS)
@@ -94,6 +98,10 @@ def segmentation_sizes(metrics_paths: list[Path], settings: dict) -> Figure:
     panel.set(ylabel="Mean Dice", ylim=(0, 1))
     figure.suptitle(_heading(found, settings))
     return figure
+
+
+def _with_ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, *ends(estimate)
 
 
 def _heading(found: Metrics, settings: dict) -> str:

@@ -14,46 +14,58 @@ from busflow.files import sha256
 from busflow.labels import LABELS
 from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import indices, match, read_calibration, read_predictions, read_split
-from busflow.metrics.reliability import calibration_error, reliability
+from busflow.metrics.ranking import SPECIFICITIES, ranked
+from busflow.metrics.reliability import calibration_error, calibration_estimate, reliability
+from busflow.metrics.resamples import intervals
 from busflow.metrics.shares import wilson
-from busflow.metrics.uncertainty import cluster_bootstrap
+from busflow.metrics.uncertainty import Estimate, resampled, sums_of, weights
 
 INTERVALS = ("accuracy", "balanced_accuracy", "macro_f1")
+OF_MATRIX = ("precision", "recall", "f1")
+OF_RANKS = ("auroc", "average_precision")
+SENSITIVITIES = tuple(f"sensitivity_at_{name}" for name in SPECIFICITIES)
 
 
 def evaluate(
     predictions_path: Path | str, split_path: Path | str, record_path: Path | str | None = None
 ) -> dict:
-    """All metrics of one unit of study, ready for JSON.
+    """All metrics of one unit of study: ready for JSON, but for the estimates under ``resamples``.
 
     With ``record_path``, the ``run.json`` of the classifier's training, also ``calibration`` (see
     ``busflow.metrics.reliability``); None for predictions of several trainings, which have no calibration in
-    common.
+    common. ``sensitivity_at`` is that for malignant images at specificities of 90 and 95 % on the same
+    images, so at thresholds that nobody knows beforehand.
 
     Raises BusflowError when the predictions are not exactly the split's test images with their labels, or
     when the record has no calibration.
     """
     table = match(read_predictions(predictions_path), read_split(split_path), predictions_path)
     matrix = count(table)
-    groups = matrices_per_group(table)
-    cluster = cluster_bootstrap(groups, summary)
+    estimates = _estimates(table)
+    calibration = {}
+    if record_path is not None:
+        calibration["calibration"], of_calibration = reliability(table, read_calibration(record_path))
+        estimates |= of_calibration
     naive = {"accuracy": wilson(int(np.trace(matrix)), int(matrix.sum()))}
-    recorded = (
-        {} if record_path is None else {"calibration": reliability(table, read_calibration(record_path))}
-    )
+    found = intervals({name: each for name, each in estimates.items() if not name.startswith("calibration.")})
+    leading = {name: {"cluster": found[name], "wilson": naive.get(name)} for name in INTERVALS}
     return {
         "n": len(table),
-        "n_groups": len(groups),
+        "n_groups": table["group"].nunique(),
         "split_sha256": sha256(split_path),
         "labels": list(LABELS),
         **_numbers(summary(matrix)),
         "ece": calibration_error(table),
-        **recorded,
-        "intervals": {name: {"cluster": cluster[name], "wilson": naive.get(name)} for name in INTERVALS},
+        "sensitivity_at": {
+            name: _number(estimates[f"sensitivity_at_{name}"].value) for name in SPECIFICITIES
+        },
+        **calibration,
+        "intervals": found | leading,
         "undefined": _undefined(matrix),
         "per_class": _per_class(table, matrix),
         "confusion_matrix": matrix.tolist(),
         "per_source": {source: _short(part) for source, part in table.groupby("source", sort=True)},
+        "resamples": estimates,
     }
 
 
@@ -63,11 +75,49 @@ def count(table: pd.DataFrame) -> np.ndarray:
 
 
 def matrices_per_group(table: pd.DataFrame) -> np.ndarray:
-    """One confusion matrix per independent group [G, 3, 3] (int), groups in sorted order."""
-    group, names = pd.factorize(table["group"], sort=True)
-    matrices = np.zeros((len(names), len(LABELS), len(LABELS)), dtype=int)
-    np.add.at(matrices, (group, indices(table["label"]), indices(table["prediction"])), 1)
-    return matrices
+    """One confusion matrix per independent group [G, 3, 3] (float), groups in sorted order."""
+    return sums_of(_cells(table), pd.factorize(table["group"], sort=True)[0])
+
+
+def _cells(table: pd.DataFrame) -> np.ndarray:
+    """Each image's confusion matrix [N, 3, 3]."""
+    cells = np.zeros((len(table), len(LABELS), len(LABELS)))
+    cells[np.arange(len(table)), indices(table["label"]), indices(table["prediction"])] = 1
+    return cells
+
+
+def _estimates(table: pd.DataFrame) -> dict[str, Estimate]:
+    """Every number with what it is in resamples of the groups, by its place in ``metrics.json``."""
+    group = pd.factorize(table["group"], sort=True)[0]
+    cells, truth = _cells(table), indices(table["label"])
+    matrices = matrices_per_group(table)
+    found = of_matrices(matrices) | {"ece": calibration_estimate(table)}
+    for source in sorted(table["source"].unique()):
+        here = (table["source"] == source).to_numpy()
+        of_source = of_matrices(sums_of(cells * here[:, None, None], group))
+        found |= {f"per_source.{source}.{name}": of_source[name] for name in INTERVALS}
+    scores, cases = per_class(resampled(matrices)), matrices.sum(axis=2)
+    counted = {"precision": matrices.sum(axis=1), "recall": cases, "f1": cases}
+    for k, label in enumerate(LABELS):
+        for name in OF_MATRIX:
+            found[f"per_class.{label}.{name}"] = Estimate(scores[name][:, k], counted[name][:, [k]])
+        ranks = ranked(truth == k, table[f"p_{label}"].to_numpy(), group, weights(len(matrices)))
+        both = np.column_stack([cases[:, k], cases.sum(axis=1) - cases[:, k]])
+        found |= {f"per_class.{label}.{name}": Estimate(ranks[name], both) for name in OF_RANKS}
+        if label == "malignant":
+            found |= {name: Estimate(ranks[name], both) for name in SENSITIVITIES}
+    return found
+
+
+def of_matrices(matrices: np.ndarray) -> dict[str, Estimate]:
+    """Accuracy and macro values of the groups' matrices [G, 3, 3]; the latter need all classes there are."""
+    per_label = matrices.sum(axis=2)
+    per_label = per_label[:, per_label.sum(axis=0) > 0]
+    scores = summary(resampled(matrices))
+    images = matrices.sum(axis=(1, 2))[:, None]
+    return {
+        name: Estimate(values, images if name == "accuracy" else per_label) for name, values in scores.items()
+    }
 
 
 def _per_class(table: pd.DataFrame, matrix: np.ndarray) -> dict[str, dict]:
@@ -79,7 +129,7 @@ def _per_class(table: pd.DataFrame, matrix: np.ndarray) -> dict[str, dict]:
         result[label] = {
             "n": int(scores["n"][k]),
             "n_predicted": int(scores["n_predicted"][k]),
-            **{name: _number(scores[name][k]) for name in ("precision", "recall", "f1")},
+            **{name: _number(scores[name][k]) for name in OF_MATRIX},
             "auroc": None if one_class_only else float(roc_auc_score(truth, score)),
             "average_precision": None if one_class_only else float(average_precision_score(truth, score)),
         }
@@ -101,10 +151,7 @@ def _undefined(matrix: np.ndarray) -> list[str]:
     """Which per-class values are 0/0, e.g. ``normal.precision``."""
     scores = per_class(matrix)
     return [
-        f"{label}.{name}"
-        for k, label in enumerate(LABELS)
-        for name in ("precision", "recall", "f1")
-        if np.isnan(scores[name][k])
+        f"{label}.{name}" for k, label in enumerate(LABELS) for name in OF_MATRIX if np.isnan(scores[name][k])
     ]
 
 

@@ -26,12 +26,14 @@ def summary(matrix: np.ndarray) -> dict[str, np.ndarray]:
     matrix = np.asarray(matrix, dtype=float)
     scores = per_class(matrix)
     present = scores["n"] > 0
-    macro = {
-        name: np.mean(np.nan_to_num(scores[name]), axis=-1, where=present)
-        for name in ("precision", "recall", "f1")
-    }
+    with np.errstate(invalid="ignore"):  # of no images at all
+        macro = {
+            name: np.nan_to_num(scores[name] * present).sum(axis=-1) / present.sum(axis=-1)
+            for name in ("precision", "recall", "f1")
+        }
+        accuracy = np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum(axis=(-2, -1))
     return {
-        "accuracy": np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum(axis=(-2, -1)),
+        "accuracy": accuracy,
         "balanced_accuracy": macro["recall"],
         "macro_precision": macro["precision"],
         "macro_recall": macro["recall"],

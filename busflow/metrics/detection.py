@@ -14,8 +14,9 @@ from busflow.labels import LESIONS
 from busflow.metrics import coco
 from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
 from busflow.metrics.froc import froc
-from busflow.metrics.matching import Ranking, assign, average_precision, overlaps, rank
-from busflow.metrics.uncertainty import cluster_bootstrap
+from busflow.metrics.matching import Ranking, assign, average_precision, overlaps, rank, recall
+from busflow.metrics.resamples import intervals
+from busflow.metrics.uncertainty import Estimate, weights
 
 # Areas in pixels of the original image.
 BINS = {
@@ -31,6 +32,8 @@ BINS = {
     },
 }
 LIMITS = {"coco": 100, "paper": 100, "aitod": 1500}  # boxes per image and class
+# Numbers of all boxes and of each class, as the parts of the evaluation's IoUs that they are means of.
+AVERAGES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}
 
 
 def evaluate(
@@ -39,7 +42,7 @@ def evaluate(
     annotations_path: Path | str,
     images_path: Path | str,
 ) -> dict:
-    """All metrics of one unit of study, ready for JSON.
+    """All metrics of one unit of study: ready for JSON, but for the estimates under ``resamples``.
 
     Raises BusflowError when the files do not fit together or hold what cannot be scored.
     """
@@ -61,7 +64,7 @@ def evaluate(
         size: _bin(by_share, truth.boxes, size, bounds, LIMITS["coco"], "relative_area")
         for size, bounds in thirds.items()
     }
-    return {
+    found = {
         "n": len(truth.images),
         "n_boxes": len(truth.boxes),
         "n_groups": int(truth.images["group"].nunique()),
@@ -84,9 +87,10 @@ def evaluate(
         "per_class": {
             label: _of_class(label, truth, detections, by_pixels, rankings[label][0]) for label in LESIONS
         },
-        "intervals": intervals(rankings),
         "froc": froc(truth, detections),
     }
+    estimates = _estimates(found, truth, detections, rankings, thirds)
+    return found | {"intervals": intervals(estimates), "resamples": estimates}
 
 
 def relative_thirds(boxes: pd.DataFrame) -> dict[str, coco.Range]:
@@ -99,42 +103,84 @@ def relative_thirds(boxes: pd.DataFrame) -> dict[str, coco.Range]:
     }
 
 
-def rank_classes(truth: Truth, detections: pd.DataFrame) -> dict[str, list[Ranking]]:
-    """The ranked predictions of each class, matched at each of COCO's IoUs; groups in sorted order."""
+def rank_classes(
+    truth: Truth, detections: pd.DataFrame, shares: coco.Range = (0, coco.UNBOUNDED)
+) -> dict[str, list[Ranking]]:
+    """The ranked predictions of each class, matched at each of COCO's IoUs; groups in sorted order.
+
+    Of lesions whose share of the image is in the range ``shares``; as in COCO, predictions that find others,
+    or that are themselves out of it and find none, do not count.
+    """
     group = np.unique(truth.images["group"], return_inverse=True)[1]
     result = {}
     for label in LESIONS:
         shown = detections[detections["label"] == label].groupby("image").head(LIMITS["coco"])
         shown = shown.sort_values("score", ascending=False, kind="stable", ignore_index=True)
         lesions = truth.boxes[truth.boxes["label"] == label].reset_index(drop=True)
+        wanted, in_range = (each["relative_area"].between(*shares).to_numpy() for each in (lesions, shown))
         pairs = overlaps(lesions, shown, coco.IOUS[0])
-        counts = np.bincount(group[lesions["image"]], minlength=group.max() + 1)
-        result[label] = [rank(assign(pairs, iou), group[shown["image"]], counts) for iou in coco.IOUS]
+        order = np.lexsort((~wanted[pairs["lesion"]], pairs["detection"]))  # stable: the greatest IoU first
+        pairs = pairs.iloc[order]
+        counts = np.bincount(group[lesions["image"][wanted]], minlength=group.max() + 1)
+        scores, groups = shown["score"].to_numpy(), group[shown["image"]]
+        result[label] = []
+        for iou in coco.IOUS:
+            matched, lesion = assign(pairs, iou)
+            counted = in_range.copy()
+            counted[matched] = wanted[lesion]
+            hits = np.searchsorted(np.flatnonzero(counted), matched[wanted[lesion]])
+            result[label].append(rank(hits, scores[counted], groups[counted], counts))
     return result
 
 
-def intervals(rankings: dict[str, list[Ranking]]) -> dict[str, list[float] | None]:
-    """95 % intervals of AP, AP50 and AP75 when whole groups are drawn with replacement.
+def _estimates(
+    found: dict, truth: Truth, detections: pd.DataFrame, rankings: dict[str, list[Ranking]], thirds: dict
+) -> dict[str, Estimate]:
+    """AP and AR of all boxes, of each class and, AP alone, of each third by size, with their resamples.
 
-    Boxes are matched within their image, so a resample only counts the same hits anew.
+    Boxes are matched within their image, so a resample only counts the same hits anew. COCO's values stand
+    in the middle: they differ from ours where boxes of one score are ordered by their images.
     """
+    drawn = weights(len(rankings[LESIONS[0]][0].lesions))
+    estimates = {}
 
-    def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
-        values = np.array([[average_precision(each, weights) for each in of] for of in rankings.values()])
-        with np.errstate(invalid="ignore"):  # a resample without any lesion: 0/0
-            by_iou = np.nansum(values, axis=0) / np.sum(~np.isnan(values), axis=0)
-        return {"ap": by_iou.mean(axis=0), "ap50": by_iou[0], "ap75": by_iou[5]}
+    def add(name: str, values: np.ndarray, lesions: np.ndarray, value: float | None) -> None:
+        """Of values [R, classes], the mean over those that have a lesion."""
+        present = lesions.sum(axis=0) > 0
+        with np.errstate(invalid="ignore"):  # without any lesion: 0/0
+            mean = np.nansum(values, axis=1) / np.sum(~np.isnan(values), axis=1)
+        shift = 0 if value is None else value - mean[0]
+        estimates[name] = Estimate(mean + shift, lesions[:, present] if present.any() else lesions)
 
-    n_groups = len(rankings[LESIONS[0]][0].lesions)
-    found = cluster_bootstrap(np.eye(n_groups), statistics)
-    return {name: None if ends is None or np.isnan(ends).any() else ends for name, ends in found.items()}
+    def precisions(ranked: dict[str, list[Ranking]]) -> tuple[np.ndarray, np.ndarray]:
+        """AP [R, IoU, class] and lesions [G, class]."""
+        values = [[average_precision(each, drawn) for each in of_class] for of_class in ranked.values()]
+        return np.array(values).T, np.column_stack([of_class[0].lesions for of_class in ranked.values()])
+
+    values, lesions = precisions(rankings)
+    scores = {name: values[:, part].mean(axis=1) for name, part in AVERAGES.items()}
+    recalls = [[recall(each, drawn) for each in of_class] for of_class in rankings.values()]
+    scores["ar100"] = np.mean(recalls, axis=1).T
+    for name, of_classes in scores.items():
+        add(name, of_classes, lesions, found["coco"][name])
+        for k, label in enumerate(LESIONS):
+            add(
+                f"per_class.{label}.{name}",
+                of_classes[:, [k]],
+                lesions[:, [k]],
+                found["per_class"][label][name],
+            )
+    for third, bounds in thirds.items():
+        values, lesions = precisions(rank_classes(truth, detections, bounds))
+        add(f"bins.relative.{third}.ap", values.mean(axis=1), lesions, found["bins"]["relative"][third]["ap"])
+    return estimates
 
 
 def _of_class(
     label: str, truth: Truth, detections: pd.DataFrame, evaluation: coco.Evaluation, ranking: Ranking
 ) -> dict:
     """Counts, COCO's values, and precision against recall at IoU 0.5."""
-    hits, shown, lesions = (counts.sum(axis=0) for counts in ranking)
+    hits, shown, lesions = (counts.sum(axis=0, dtype=float) for counts in ranking)
     return {
         "n_boxes": int(lesions),
         "n_images": int((truth.images["label"] == label).sum()),
@@ -143,8 +189,8 @@ def _of_class(
         "ap50": evaluation.ap(0.5, label),
         "ap75": evaluation.ap(0.75, label),
         "ar100": evaluation.ar(label),
-        # The area without interpolation: over the hits, precision times the gain in recall.
-        "auc_pr": float((hits / shown).sum() / lesions) if lesions else None,
+        # The area without interpolation: over the scores of hits, precision times the gain in recall.
+        "auc_pr": float((hits / shown * np.diff(hits, prepend=0)).sum() / lesions) if lesions else None,
         "pr_curve": evaluation.curve(label),
     }
 

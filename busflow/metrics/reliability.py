@@ -5,13 +5,14 @@ import pandas as pd
 
 from busflow.metrics.calibration import TARGETS, calibrated
 from busflow.metrics.inputs import PROBABILITIES, indices
-from busflow.metrics.uncertainty import cluster_bootstrap
+from busflow.metrics.uncertainty import Estimate, resampled, sums_of
 
 ECE_BINS = 15
+BOUNDS = {"ece": (0, 1), "brier": (0, 2)}
 MALIGNANT = PROBABILITIES.index("p_malignant")
 
 
-def reliability(table: pd.DataFrame, calibration: dict) -> dict:
+def reliability(table: pd.DataFrame, calibration: dict) -> tuple[dict, dict[str, Estimate]]:
     """Test images before and after calibration, and at the thresholds; undefined values are None.
 
     Args:
@@ -27,20 +28,28 @@ def reliability(table: pd.DataFrame, calibration: dict) -> dict:
     uncalibrated = table[PROBABILITIES].to_numpy()
     after = calibrated(uncalibrated, calibration["temperature"])
     stages = {"before": _terms(table, uncalibrated), "after": _terms(table, after)}
-    chosen = calibration["thresholds"]
-    return {
+    estimates = {
+        f"calibration.{stage}.{name}": each
+        for stage, terms in stages.items()
+        for name, each in _estimates(terms, table["group"]).items()
+    }
+    points = []
+    for name, target in TARGETS.items():
+        threshold = calibration["thresholds"][name]
+        point, of_point = _at(threshold, after[:, MALIGNANT], table)
+        points.append({"target": target, "threshold": threshold, **point})
+        estimates |= {f"calibration.{share}_{100 * target:.0f}": each for share, each in of_point.items()}
+    found = {
         "temperature": calibration["temperature"],
         "n_validation": calibration["n"],
         **{stage: _scores_of_all(terms) for stage, terms in stages.items()},
         "intervals": {
-            stage: cluster_bootstrap(_by_group(terms, table["group"]), _scores)
-            for stage, terms in stages.items()
+            stage: {name: estimates[f"calibration.{stage}.{name}"].interval() for name in BOUNDS}
+            for stage in stages
         },
-        "operating_points": [
-            {"target": target, "threshold": chosen[name], **_at(chosen[name], after[:, MALIGNANT], table)}
-            for name, target in TARGETS.items()
-        ],
+        "operating_points": points,
     }
+    return found, estimates
 
 
 def calibration_error(table: pd.DataFrame) -> float:
@@ -50,6 +59,17 @@ def calibration_error(table: pd.DataFrame) -> float:
     ((m - 1) / 15, m / 15] of the greatest probability.
     """
     return _scores_of_all(_terms(table, table[PROBABILITIES].to_numpy()))["ece"]
+
+
+def calibration_estimate(table: pd.DataFrame) -> Estimate:
+    """The same with its resamples."""
+    return _estimates(_terms(table, table[PROBABILITIES].to_numpy()), table["group"])["ece"]
+
+
+def _estimates(terms: np.ndarray, groups: pd.Series) -> dict[str, Estimate]:
+    sums = sums_of(terms, pd.factorize(groups, sort=True)[0])
+    values = _scores(resampled(sums))
+    return {name: Estimate(values[name], sums[:, :1], bounds) for name, bounds in BOUNDS.items()}
 
 
 def _terms(table: pd.DataFrame, probabilities: np.ndarray) -> np.ndarray:
@@ -73,43 +93,37 @@ def _scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     1950, Mon. Weather Rev. 78(1), Eq. 2), and in each bin of confidence the hits less the confidences.
     """
     n, squares, gaps = sums[..., 0], sums[..., 1], sums[..., 2:]
-    return {"ece": np.abs(gaps).sum(axis=-1) / n, "brier": squares / n}
+    with np.errstate(invalid="ignore"):  # without the only group
+        return {"ece": np.abs(gaps).sum(axis=-1) / n, "brier": squares / n}
 
 
 def _scores_of_all(terms: np.ndarray) -> dict[str, float]:
     return {name: float(value) for name, value in _scores(terms.sum(axis=0)).items()}
 
 
-def _at(threshold: float | None, scores: np.ndarray, table: pd.DataFrame) -> dict:
+def _at(threshold: float | None, scores: np.ndarray, table: pd.DataFrame) -> tuple[dict, dict[str, Estimate]]:
     """Sensitivity and specificity at a threshold of the probability of malignancy ``scores`` [N]."""
     malignant = (table["label"] == "malignant").to_numpy()
     counts = {"n_malignant": int(malignant.sum()), "n_other": int((~malignant).sum())}
     if threshold is None:
         ends = {"sensitivity": None, "specificity": None}
-        return {**ends, **counts, "intervals": dict(ends)}
+        return {**ends, **counts, "intervals": dict(ends)}, {}
     found = scores >= threshold
-    sensitivity, of_sensitivity = _share(found[malignant], table["group"][malignant])
-    specificity, of_specificity = _share(~found[~malignant], table["group"][~malignant])
-    return {
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        **counts,
-        "intervals": {"sensitivity": of_sensitivity, "specificity": of_specificity},
+    estimates = {
+        "sensitivity": _share(found, malignant, table["group"]),
+        "specificity": _share(~found, ~malignant, table["group"]),
     }
+    values = {name: None if np.isnan(each.value) else each.value for name, each in estimates.items()}
+    return {
+        **values,
+        **counts,
+        "intervals": {name: each.interval() for name, each in estimates.items()},
+    }, estimates
 
 
-def _share(right: np.ndarray, groups: pd.Series) -> tuple[float | None, list[float] | None]:
-    """Share of the images that are right (bool [N]), and its interval; those of other classes say nothing."""
-    if not len(right):
-        return None, None
-    sums = _by_group(np.c_[right, np.ones(len(right))], groups)
-    interval = cluster_bootstrap(sums, lambda drawn: {"share": drawn[:, 0] / drawn[:, 1]})["share"]
-    return float(right.mean()), interval
-
-
-def _by_group(terms: np.ndarray, groups: pd.Series) -> np.ndarray:
-    """Sums of the images' terms [N, M] over each independent group [G, M], groups in sorted order."""
-    group, names = pd.factorize(groups, sort=True)
-    sums = np.zeros((len(names), terms.shape[1]))
-    np.add.at(sums, group, terms)
-    return sums
+def _share(right: np.ndarray, images: np.ndarray, groups: pd.Series) -> Estimate:
+    """Share of the ``images`` that are right (both bool [N]); those of other classes say nothing."""
+    sums = sums_of(np.c_[right & images, images], pd.factorize(groups, sort=True)[0])
+    drawn = resampled(sums)
+    with np.errstate(invalid="ignore"):  # without such an image: 0/0
+        return Estimate(drawn[:, 0] / drawn[:, 1], sums[:, 1:])

@@ -20,15 +20,18 @@ from busflow.files import sha256
 from busflow.labels import LABELS, LESIONS
 from busflow.metrics.detection import BINS, relative_thirds
 from busflow.metrics.mask_geometry import areas, hd95, intersections, surface, union
+from busflow.metrics.resamples import intervals
 from busflow.metrics.segmentation_inputs import read_segmentations, read_truth
-from busflow.metrics.uncertainty import cluster_bootstrap
+from busflow.metrics.uncertainty import DISTANCE, SHARE, Estimate, resampled, sums_of
 
 TWO_CLASSES = (CLASSES[0], "lesion")
 TO_TWO_CLASSES = np.array([[1, 0, 0], [0, 1, 1]])
 
 
 def evaluate(predictions_path: Path | str, split_path: Path | str, masks_folder: Path | str) -> dict:
-    """All metrics of one unit of study, ready for JSON; shares, IoU, accuracy and Dice range 0..1.
+    """All metrics of one unit of study; shares, IoU, accuracy and Dice range 0..1.
+
+    Ready for JSON, but for the estimates under ``resamples``.
 
     ``lesion_pixel_share`` and ``images_sha256`` tell whether two units were judged on the same pixels.
     ``images`` are in the two-class view, where an image with neither a true nor a predicted lesion has Dice
@@ -41,7 +44,8 @@ def evaluate(predictions_path: Path | str, split_path: Path | str, masks_folder:
     matrices = confusions(truth, masks)
     pooled = matrices.sum(axis=0)
     images = score_images(truth, masks, matrices)
-    return _plain(
+    estimates = _estimates(images, matrices)
+    found = _plain(
         {
             "n": len(truth),
             "n_groups": truth["group"].nunique(),
@@ -58,10 +62,11 @@ def evaluate(predictions_path: Path | str, split_path: Path | str, masks_folder:
             "per_image": _per_image(images, matrices),
             "sizes": _sizes(images),
             "coco_sizes": _coco_sizes(images),
-            "intervals": intervals(images, matrices),
+            "intervals": intervals(estimates),
             "images": images.drop(columns=["area", "predicted_share"]).to_dict("records"),
         }
     )
+    return found | {"resamples": estimates}
 
 
 def confusions(truth: pd.DataFrame, masks: dict[str, list[dict]]) -> np.ndarray:
@@ -108,11 +113,12 @@ def overlap(matrices: np.ndarray) -> dict[str, np.ndarray]:
 def summary(matrices: np.ndarray) -> dict[str, np.ndarray]:
     """mIoU, aAcc and mAcc [...] of confusion matrices [..., K, K]: means over the classes where defined."""
     scores = overlap(matrices)
-    return {
-        "miou": np.nanmean(scores["iou"], axis=-1),
-        "aacc": np.trace(matrices, axis1=-2, axis2=-1) / np.sum(matrices, axis=(-2, -1)),
-        "macc": np.nanmean(scores["acc"], axis=-1),
-    }
+    with np.errstate(invalid="ignore"):  # of no pixels at all
+        means = {
+            f"m{name}": np.nansum(scores[name], axis=-1) / np.sum(~np.isnan(scores[name]), axis=-1)
+            for name in ("iou", "acc")
+        }
+        return means | {"aacc": np.trace(matrices, axis1=-2, axis2=-1) / np.sum(matrices, axis=(-2, -1))}
 
 
 def score_images(truth: pd.DataFrame, masks: dict[str, list[dict]], matrices: np.ndarray) -> pd.DataFrame:
@@ -142,30 +148,66 @@ def surface_distances(truth: pd.DataFrame, masks: dict[str, list[dict]]) -> np.n
     return distances
 
 
-def intervals(images: pd.DataFrame, matrices: np.ndarray) -> dict[str, list[float] | None]:
-    """95 % intervals when whole groups are drawn with replacement; null where a resample is undefined.
+def _estimates(images: pd.DataFrame, matrices: np.ndarray) -> dict[str, Estimate]:
+    """Every overlap and distance, and what it is in resamples, by its place in ``metrics.json``.
 
-    ``dice_mean`` is the mean over images with a lesion.
+    Four have names of their own: ``two_class_miou``, ``two_class_lesion_iou``, ``three_class_miou``, and
+    ``dice_mean`` over images with a lesion.
     """
-    group, names = pd.factorize(images["group"], sort=True)
-    has_lesion = (images["relative_area"] > 0).to_numpy()
-    counts = np.c_[matrices.reshape(len(images), -1), has_lesion, has_lesion * images["dice"]]
-    sums = np.zeros((len(names), counts.shape[1]))
-    np.add.at(sums, group, counts)
+    group = pd.factorize(images["group"], sort=True)[0]
+    sums = sums_of(matrices, group)
+    drawn = resampled(sums)
+    found = {}
+    for view, classes, of_groups, of_drawn in (
+        ("two_class", TWO_CLASSES, two_classes(sums), two_classes(drawn)),
+        ("three_class", CLASSES, sums, drawn),
+    ):
+        pixels = of_groups.sum(axis=2)
+        present = pixels[:, pixels.sum(axis=0) > 0]
+        for name, values in summary(of_drawn).items():
+            cases = pixels.sum(axis=1, keepdims=True) if name == "aacc" else present
+            found[f"views.{view}.{name}"] = Estimate(values, cases)
+        for name, values in overlap(of_drawn).items():
+            for k, label in enumerate(classes):
+                place = f"views.{view}.per_class.{label}.{name}"
+                found[place] = Estimate(values[:, k], pixels[:, [k]])
+    found |= {
+        "two_class_miou": found.pop("views.two_class.miou"),
+        "two_class_lesion_iou": found.pop("views.two_class.per_class.lesion.iou"),
+        "three_class_miou": found.pop("views.three_class.miou"),
+    }
+    for place, chosen in _parts(images).items():
+        for score, bounds in (("dice", SHARE), ("iou", SHARE), ("hd95_px", DISTANCE)):
+            found[f"{place}.{score}"] = _mean_estimate(images[score].where(chosen), group, bounds)
+    found["dice_mean"] = found.pop("per_image.lesion.dice")
+    return found
 
-    def statistics(resampled: np.ndarray) -> dict[str, np.ndarray]:
-        pooled = resampled[:, :-2].reshape(-1, *matrices.shape[1:])
-        with np.errstate(invalid="ignore"):  # a resample without any lesion: 0/0
-            dice = resampled[:, -1] / resampled[:, -2]
-        return {
-            "two_class_miou": summary(two_classes(pooled))["miou"],
-            "two_class_lesion_iou": overlap(two_classes(pooled))["iou"][:, 1],
-            "three_class_miou": summary(pooled)["miou"],
-            "dice_mean": dice,
-        }
 
-    found = cluster_bootstrap(sums, statistics)
-    return {name: None if ends is None or np.isnan(ends).any() else ends for name, ends in found.items()}
+def _parts(images: pd.DataFrame) -> dict[str, pd.Series]:
+    """Which images (bool [N]) the means over images are about, by their place in ``metrics.json``."""
+    lesions = images["relative_area"] > 0
+    thirds, pixels = relative_thirds(images[lesions]), BINS["coco"]
+    return {
+        "per_image.lesion": images["label"].isin(LESIONS),
+        **{f"per_image.{label}": images["label"] == label for label in LESIONS},
+        **{
+            f"sizes.{size}": lesions & images["relative_area"].between(*bounds)
+            for size, bounds in thirds.items()
+        },
+        **{
+            f"coco_sizes.{size}": lesions & images["area"].between(*bounds, inclusive="left")
+            for size, bounds in pixels.items()
+        },
+    }
+
+
+def _mean_estimate(values: pd.Series, group: np.ndarray, bounds: tuple[float, float]) -> Estimate:
+    """The mean of the values that are not NaN."""
+    known = values.notna()
+    sums = sums_of(np.column_stack([values.fillna(0), known]), group)
+    drawn = resampled(sums)
+    with np.errstate(invalid="ignore"):  # a resample without any such image: 0/0
+        return Estimate(drawn[:, 0] / drawn[:, 1], sums[:, 1:], bounds)
 
 
 def _view(matrices: np.ndarray, classes: tuple[str, ...]) -> dict:

@@ -25,17 +25,18 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
     return float(binomtest(only_a, discordant).pvalue) if discordant else 1.0
 
 
-def swapped(sums_a: np.ndarray, sums_b: np.ndarray) -> float:
-    """Two-sided p-value of two models' sums over the same groups [G] each, when within groups they may swap.
+def swapped(parts_a: np.ndarray, parts_b: np.ndarray) -> float:
+    """Two-sided p-value of what the same groups add to two models' numbers [G] each, when they may swap.
 
     Paired permutation test (Fisher 1935) of the difference of the two totals, with whole groups (videos,
     patients) as its units: exact up to 13 groups, else of 9,999 seeded draws. It takes nothing but groups for
     independent; fewer than six can tell no two models apart, since then p is above 0.05 whatever they do.
+    Totals that are equal to nine decimals are equal.
     """
     return float(
         permutation_test(
-            (np.asarray(sums_a, float), np.asarray(sums_b, float)),
-            lambda a, b, axis: (a - b).sum(axis=axis),
+            (np.asarray(parts_a, float), np.asarray(parts_b, float)),
+            lambda a, b, axis: (a - b).sum(axis=axis).round(9),
             permutation_type="samples",
             vectorized=True,
             n_resamples=PERMUTATIONS,

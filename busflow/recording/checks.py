@@ -13,6 +13,7 @@ KINDS = {
     "timing.json": "histories, timings, run records",
     "run.json": "histories, timings, run records",
     "metrics.json": "metrics",
+    "resamples.npz": "metrics",
     "scores.json": "metrics",
     "report.html": "report",
     "figures": "figures",

@@ -80,8 +80,8 @@ def _additions(names: list[str], demo: dict) -> dict[str, list[dict]]:
 
 
 def _storage(path: str) -> dict[str, bool]:
-    """What is made in seconds lies in Git."""
-    quick = path.startswith(("results/tables/", "results/pooled")) or path.endswith(QUICK)
+    """What is text and made in seconds lies in Git."""
+    quick = path.startswith("results/tables/") or path.endswith(QUICK)
     return {"cache": False} if quick else {}
 
 

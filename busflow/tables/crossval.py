@@ -5,8 +5,18 @@ from pathlib import Path
 import pandas as pd
 
 from busflow.files import read_json, sha256
+from busflow.metrics.resamples import read_metrics
 from busflow.protocols import families
-from busflow.tables.leading import LEADING, Leading, estimate, estimate_text, mean_text, seeds_text
+from busflow.tables.leading import (
+    INTERVAL,
+    LEADING,
+    Leading,
+    estimate,
+    estimate_text,
+    interval_columns,
+    mean_text,
+    seeds_text,
+)
 from busflow.tables.table import Table, bold_best
 from busflow.units import Unit, by_protocol, units
 
@@ -47,22 +57,21 @@ def crossval(
         "Mean of folds: mean ± standard deviation of the folds' scores. The folds share most of their "
         "training images, so the deviation is no standard error.",
         "Pooled: the score of the test predictions of all folds together, each image predicted once by a "
-        "network that was not trained on it; in brackets the 95 % interval of a bootstrap over groups. Bold: "
-        "the greatest.",
+        f"network that was not trained on it. Bold: the greatest. {INTERVAL}",
     ]
     return Table(f"{task.capitalize()}: cross-validation.", data, shown, notes)
 
 
 def _row(task: str, together: list[Unit], apart: list[Unit]) -> dict[str, object]:
     """One model in all folds: counts, and each score's mean and deviation over the folds, and pooled."""
-    pooled = [read_json(unit.path) for unit in together]
+    pooled = [read_metrics(unit.path) for unit in together]
     folds = pd.DataFrame([read_json(unit.path) | {"fold": unit.protocol} for unit in apart])
     folds = folds.set_index("fold").astype(float).groupby("fold").mean()
     row = {"seeds": len(pooled), "n": pooled[0]["n"], "n_groups": pooled[0]["n_groups"]}
     for name, score in LEADING[task].scores.items():
         row |= {f"{name}_folds": folds[name].mean(), f"{name}_folds_sd": folds[name].std(ddof=1)}
         row[f"{name}_folds_n"] = int(folds[name].count())
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), estimate(pooled, score), strict=True))
+        row |= interval_columns(name, estimate(pooled, score))
     return row
 
 

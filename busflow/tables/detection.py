@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 
 from busflow.labels import LESIONS
+from busflow.metrics.comparison import ALPHA, against_best, compare, rank_sets
 from busflow.metrics.detection import LIMITS
 from busflow.metrics.froc import RATES
+from busflow.metrics.resamples import read_metrics
 from busflow.paper import printed, status
+from busflow.tables.leading import INTERVAL, RANKS, ends, interval_columns, over_seeds, rank_text
 from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, bold_best, number
 from busflow.units import by_model, foreign_sources
 
@@ -50,6 +53,11 @@ BINS = {
     "ap_middle": "relative.middle",
     "ap_largest": "relative.largest",
 }
+# Values whose estimates have other names.
+ESTIMATES = {
+    **{f"ap50_{label}": f"per_class.{label}.ap50" for label in LESIONS},
+    **{name: f"bins.{place}.ap" for name, place in BINS.items() if place.startswith("relative.")},
+}
 # Published results on the same test videos.
 LITERATURE = (
     {
@@ -73,9 +81,12 @@ LITERATURE = (
 
 def table6(metrics_paths: list[Path], settings: dict) -> Table:
     """Average precision of the detectors (paper, Table 6), with published results on the same videos."""
-    data = summaries(metrics_paths, settings, COLUMNS)
+    data = summaries(metrics_paths, settings, COLUMNS).join(
+        _standing(metrics_paths, settings), on=["protocol", "model"]
+    )
     counts = _count_notes(data, settings, ["small", "medium", "large"], "coco")
     shown = _shown(data, settings, COLUMNS)
+    shown["Rank"] = data.apply(rank_text, axis=1)
     data = data.join(printed("table6")[list(COLUMNS)].add_suffix("_paper"), on="model")
     suspected = [status("table6", model, "aps") == "suspected" for model in data["model"]]
     data["ap75_as_aps_paper"] = data["aps_paper"].where(suspected)
@@ -91,8 +102,8 @@ def table6(metrics_paths: list[Path], settings: dict) -> Table:
         *counts,
         f"COCO's statistics with at most {LIMITS['coco']} boxes per image and class; areas in pixels of the "
         f"original image: small up to 32², medium up to 96², large above. {_spread(data)}",
-        "In brackets the 95 % interval of a bootstrap over groups; over several seeds the means of its ends. "
-        "Bold: the greatest of its protocol among the detectors of this study.",
+        f"Bold: the greatest of its protocol among the detectors of this study. {INTERVAL}",
+        RANKS.format("AP"),
         "n/a: no box of the test set has that size, so the value does not exist. The paper prints AP_S as "
         "0.000 where COCO's code finds no small box in the same test videos (see RetinaNet).",
         "“As AP_S”: RFLA's code reports the statistics of AI-TOD, whose fourth is AP75, where COCO's fourth "
@@ -130,7 +141,7 @@ def detection(metrics_paths: list[Path], settings: dict) -> Table:
     notes = [
         *_count_notes(data, settings, ["smallest", "middle", "largest"], "relative"),
         "AR: average recall over IoU 0.5 to 0.95. AUC-PR: area under the curve of precision against recall "
-        f"at IoU 0.5, without interpolation (paper, section 4.1). {_spread(data)}",
+        f"at IoU 0.5, without interpolation (paper, section 4.1). {_spread(data)} {INTERVAL}",
         "Thirds: the test set's boxes by their share of the image, as sizes in pixels depend on how the "
         "images were sampled.",
         "Found: a box of either class overlaps the lesion with an IoU of 0.5 or more and scores at least the "
@@ -143,10 +154,10 @@ def detection(metrics_paths: list[Path], settings: dict) -> Table:
 def summaries(metrics_paths: list[Path], settings: dict, columns: Iterable[str]) -> pd.DataFrame:
     """A row per protocol and detector: counts, and the columns' mean and standard deviation over the seeds.
 
-    Where there is an interval, its ends (``_low``, ``_high``) are means over the seeds, too.
+    Where there is an interval of the mean, its ends have ``_low`` and ``_high``.
     """
     rows = []
-    for (protocol, model), metrics in by_model(metrics_paths, settings).items():
+    for (protocol, model), metrics in by_model(metrics_paths, settings, read_metrics).items():
         first = metrics[0]
         row = {"protocol": protocol, "model": model, "label": settings["models"]["detection"][model]["label"]}
         row |= {"seeds": len(metrics), "n": first["n"], "n_boxes": first["n_boxes"]}
@@ -156,11 +167,24 @@ def summaries(metrics_paths: list[Path], settings: dict, columns: Iterable[str])
         seeds = pd.DataFrame([statistics(each) for each in metrics], dtype=float)
         for name in columns:
             row |= {name: seeds[name].mean(), f"{name}_sd": seeds[name].std(ddof=1)}
-            if name in first["intervals"]:
-                ends = [each["intervals"][name] or (np.nan, np.nan) for each in metrics]
-                row |= dict(zip((f"{name}_low", f"{name}_high"), np.mean(ends, axis=0), strict=True))
+            if of_seeds := over_seeds(metrics, ESTIMATES.get(name, name)):
+                row |= interval_columns(name, (row[name], *ends(of_seeds)))
         rows.append(row | {"split_sha256": first["split_sha256"]})
     return pd.DataFrame(rows)
+
+
+def _standing(metrics_paths: list[Path], settings: dict) -> pd.DataFrame:
+    """By protocol and model how AP tells it from the others: ``p_holm``, ``indistinguishable`` and ranks."""
+    found = by_model(metrics_paths, settings, read_metrics)
+    parts = {}
+    for protocol in dict.fromkeys(protocol for protocol, _ in found):
+        models = {model: over_seeds(seeds, "ap") for (of, model), seeds in found.items() if of == protocol}
+        pairs = compare(models)
+        values = pd.Series({model: each.value for model, each in models.items()})
+        part = rank_sets(pairs, list(models))
+        part["p_holm"] = against_best(pairs, values)["p_holm"] if values.notna().any() else np.nan
+        parts[protocol] = part.assign(indistinguishable=~(part["p_holm"] < ALPHA))
+    return pd.concat(parts, names=["protocol", "model"])
 
 
 def statistics(metrics: dict) -> dict[str, float | None]:

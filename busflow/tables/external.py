@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busflow.files import read_csv, read_json
+from busflow.files import read_csv
 from busflow.labels import LABELS, LESIONS
+from busflow.metrics.resamples import read_metrics
 from busflow.metrics.scores import at
-from busflow.tables.leading import LEADING, Score, estimate
+from busflow.tables.leading import INTERVAL, LEADING, Score, estimate, interval_columns
 from busflow.tables.table import Table, number
 from busflow.units import units
 
@@ -49,7 +50,7 @@ def external(
     found: dict[tuple[str, str, str], list[dict]] = {}
     for unit in units([*metrics_paths, *external_paths], settings):
         task = unit.task
-        found.setdefault((unit.protocol, unit.model, unit.source), []).append(read_json(unit.path))
+        found.setdefault((unit.protocol, unit.model, unit.source), []).append(read_metrics(unit.path))
     data = pd.DataFrame([_row(task, *key, found) for key in found])
     data.insert(2, "label", data["model"].map(lambda model: settings["models"][task][model]["label"]))
     shown = pd.DataFrame(
@@ -71,8 +72,7 @@ def external(
         *_left_out(excluded_paths, settings),
         "No model has seen an image of an external source in training or when its best epoch was chosen; an "
         "image that the study has too, or a near copy of one, is left out with all images of its group.",
-        "Scores range from 0 to 1. In brackets the 95 % interval of a bootstrap over groups (patients where "
-        "the source tells them); over several seeds means of the values and of the ends.",
+        f"Scores range from 0 to 1. Groups are patients where the source tells them. {INTERVAL}",
         "Drop: the value on the own test split less the one on the external source. Its interval follows "
         "from the two intervals (Zou and Donner 2008, Stat. Med. 27:1693); one that holds 0 shows no drop.",
         "n/a (0): the source has no such image. Means over classes are over those that a source has, so that "
@@ -98,9 +98,9 @@ def _row(task: str, protocol: str, model: str, source: str, found: dict) -> dict
     row |= {name: seeds[0][name] for name in ("n", "n_groups", "split_sha256")}
     for name, score in SCORES[task].items():
         inside, outside = (estimate(found[protocol, model, test], score) for test in ("", source))
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), outside, strict=True))
+        row |= interval_columns(name, outside)
         drop = (inside[0] - outside[0], *drop_interval(inside, outside)) if source else (np.nan,) * 3
-        row |= dict(zip((f"{name}_drop", f"{name}_drop_low", f"{name}_drop_high"), drop, strict=True))
+        row |= interval_columns(f"{name}_drop", drop)
     labels, count, of_class = CLASSES[task]
     for label in labels:
         here = of_class._replace(value=of_class.value.format(label))

@@ -1,20 +1,30 @@
 """The scores that lead the tables across protocols and sources: what they are called, how they are shown."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from busflow.metrics.resamples import KEY
 from busflow.metrics.scores import at
+from busflow.metrics.uncertainty import RESAMPLES, TOO_FEW, Estimate, mean
 from busflow.tables.table import number
 from busflow.tasks import TASKS
 
+INTERVAL = (
+    "In brackets the 95 % interval of the mean over the seeds: a t-interval on the logit scale, with the "
+    f"spread of {RESAMPLES:,} resamples of whole groups; none of {TOO_FEW}."
+)
+RANKS = "Rank: all ranks by {} that the tests leave open, for all models at once (Mogstad et al. 2024)."
+
 
 class Score(NamedTuple):
-    """A number of ``metrics.json``: its title, its place there, and that of its interval if it has one."""
+    """A number of ``metrics.json``: its title, its place there, and the name of its estimate, if any."""
 
     title: str
     value: str
-    interval: str = ""
+    estimate: str = ""
 
 
 class Leading(NamedTuple):
@@ -34,9 +44,9 @@ LEADING = {
     "classification": Leading(
         _scores(
             "classification",
-            accuracy=("Accuracy", "intervals.accuracy.cluster"),
-            balanced_accuracy=("Balanced accuracy", "intervals.balanced_accuracy.cluster"),
-            macro_f1=("Macro F1", "intervals.macro_f1.cluster"),
+            accuracy=("Accuracy", "accuracy"),
+            balanced_accuracy=("Balanced accuracy", "balanced_accuracy"),
+            macro_f1=("Macro F1", "macro_f1"),
         ),
         100,
         2,
@@ -45,10 +55,10 @@ LEADING = {
     "detection": Leading(
         _scores(
             "detection",
-            ap=("AP", "intervals.ap"),
-            ap50=("AP50", "intervals.ap50"),
-            ap75=("AP75", "intervals.ap75"),
-            ar100=("AR", ""),
+            ap=("AP", "ap"),
+            ap50=("AP50", "ap50"),
+            ap75=("AP75", "ap75"),
+            ar100=("AR", "ar100"),
         ),
         1,
         3,
@@ -57,9 +67,9 @@ LEADING = {
     "segmentation": Leading(
         _scores(
             "segmentation",
-            miou=("mIoU", "intervals.three_class_miou"),
-            lesion_iou=("IoU of lesions", "intervals.two_class_lesion_iou"),
-            lesion_dice=("Dice by image", "intervals.dice_mean"),
+            miou=("mIoU", "three_class_miou"),
+            lesion_iou=("IoU of lesions", "two_class_lesion_iou"),
+            lesion_dice=("Dice by image", "dice_mean"),
         ),
         100,
         2,
@@ -69,22 +79,44 @@ LEADING = {
 }
 
 
+def over_seeds(seeds: list[dict], name: str) -> Estimate | None:
+    """An estimate of the mean over the seeds' metrics, from ``read_metrics``; None where a seed has none."""
+    found = [each[KEY].get(name) for each in seeds]
+    return None if None in found else mean(found)
+
+
 def estimate(seeds: list[dict], score: Score) -> tuple[float, float, float]:
-    """Value and ends of its interval, means over the seeds' metrics; NaN where a seed has none."""
-    ends = [(score.interval and at(each, score.interval)) or [None, None] for each in seeds]
+    """The mean over the seeds' metrics and the ends of its interval; NaN where a seed has no value."""
     values = [at(each, score.value) for each in seeds]
-    value, low, high = (
-        np.nan if None in column else float(np.mean(column)) for column in (values, *zip(*ends, strict=True))
-    )
-    return value, low, high
+    value = np.nan if None in values else float(np.mean(values))
+    return value, *ends(over_seeds(seeds, score.estimate))
+
+
+def ends(estimate: Estimate | None) -> tuple[float, float]:
+    """The ends of an interval; NaN where there is none."""
+    low, high = (estimate and estimate.interval()) or (np.nan, np.nan)
+    return low, high
+
+
+def interval_columns(name: str, values: Iterable[float]) -> dict[str, float]:
+    """Value and ends of its interval under the names that all tables give them."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+
+
+def rank_text(row: pd.Series) -> str:
+    """``1``, or ``1–3`` where tests leave these ranks open; a dash without tests."""
+    low, high = row["rank_low"], row["rank_high"]
+    if pd.isna(low):
+        return "–"
+    return f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
 
 
 def estimate_text(value: float, low: float, high: float, how: Leading) -> str:
     """``91.20 [88.1, 93.9]``; without brackets where there is no interval, ``n/a`` without a value."""
     if np.isnan(value):
         return "n/a"
-    ends = [f"{how.factor * end:.{how.digits - 1}f}" for end in (low, high) if not np.isnan(end)]
-    return number(how.factor * value, how.digits) + (f" [{', '.join(ends)}]" if ends else "")
+    known = [f"{how.factor * end:.{how.digits - 1}f}" for end in (low, high) if not np.isnan(end)]
+    return number(how.factor * value, how.digits) + (f" [{', '.join(known)}]" if known else "")
 
 
 def mean_text(mean: float, sd: float, known: int, of: int, how: Leading) -> str:

@@ -5,9 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from busflow.files import read_json
+from busflow.metrics.resamples import read_metrics
 from busflow.protocols import protocols, sources_left_out
-from busflow.tables.leading import LEADING, Leading, estimate, estimate_text, mean_text, seeds_text
+from busflow.tables.leading import (
+    INTERVAL,
+    LEADING,
+    Leading,
+    estimate,
+    estimate_text,
+    interval_columns,
+    mean_text,
+    seeds_text,
+)
 from busflow.tables.table import Table, number
 from busflow.units import units
 
@@ -23,7 +32,7 @@ def leave_one_out(metrics_paths: list[Path], settings: dict) -> Table:
     seeds: dict[tuple[str, str], list[dict]] = {}
     for unit in units(metrics_paths, settings):
         task = unit.task
-        seeds.setdefault((unit.protocol, unit.model), []).append(read_json(unit.path))
+        seeds.setdefault((unit.protocol, unit.model), []).append(read_metrics(unit.path))
     how, known, rows, notes = LEADING[task], protocols(settings["protocols"]), [], []
     for family in sources_left_out(settings["protocols"]):
         balanced = bool(settings["protocols"][family[0]].get("balance_classes"))
@@ -50,8 +59,7 @@ def leave_one_out(metrics_paths: list[Path], settings: dict) -> Table:
         shown[score.title] = data.apply(_text, axis=1, name=name, how=how)
     notes += [
         f"{how.words} {seeds_text(data['seeds'].max())}",
-        "In brackets the 95 % interval of a bootstrap over groups; over several seeds means of the "
-        "values and of the ends.",
+        INTERVAL,
         "Mean: mean ± standard deviation of the tests above it, each of which counts as much as another. The "
         "predictions of several sources are not pooled: the largest would dominate. The trainings share "
         "sources, so the deviation is no standard error.",
@@ -63,7 +71,7 @@ def leave_one_out(metrics_paths: list[Path], settings: dict) -> Table:
 def _row(task: str, seeds: list[dict]) -> dict[str, object]:
     row = {"seeds": len(seeds), "tests": 1} | {name: seeds[0][name] for name in ("n", "n_groups")}
     for name, score in LEADING[task].scores.items():
-        row |= dict(zip((name, f"{name}_low", f"{name}_high"), estimate(seeds, score), strict=True))
+        row |= interval_columns(name, estimate(seeds, score))
         row |= {f"{name}_sd": np.nan, f"{name}_n": int(not np.isnan(row[name]))}
     return row
 

@@ -1,4 +1,4 @@
-"""Segmenters on the same images: what may stand in one table, and how sure a difference of two is."""
+"""Segmenters on the same images: what may stand in one table, and their Dice image by image."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from busflow.errors import BusflowError
-from busflow.files import read_json
 from busflow.labels import LESIONS
-from busflow.metrics.uncertainty import cluster_bootstrap
+from busflow.metrics.resamples import read_metrics
+from busflow.metrics.uncertainty import Estimate, resampled
 from busflow.units import units
 
 THIRDS = ("smallest", "middle", "largest")
@@ -21,9 +21,6 @@ SUBSETS = {
     "malignant_smallest": "Smallest third of the malignant",
 }
 SAME_SHARE = 1e-9
-# With fewer groups not even a difference of one sign in all of them is significant: 2 / 2**5 > 0.05. A
-# bootstrap over so few would feign certainty.
-MIN_GROUPS = 6
 
 Metrics = dict[tuple[str, str], list[dict]]
 
@@ -36,7 +33,7 @@ def comparable(metrics_paths: Iterable[Path], settings: dict) -> Metrics:
     """
     first, grouped = {}, {}
     for unit in units(metrics_paths, settings):
-        metrics = read_json(unit.path)
+        metrics = read_metrics(unit.path)
         other, path = first.setdefault(unit.protocol, (metrics, unit.path))
         for what, same in (
             ("images_sha256", metrics["images_sha256"] == other["images_sha256"]),
@@ -100,35 +97,16 @@ def third_bounds(areas: pd.Series) -> list[float]:
     return np.quantile(areas, [1 / 3, 2 / 3]).tolist() if len(areas) else [0.0, 0.0]
 
 
-def mean_dice(table: pd.DataFrame, models: list[str]) -> pd.DataFrame:
-    """Mean Dice over rows of ``dice_per_image`` by model: ``mean, low, high`` (NaN where undefined)."""
-    weights = {model: {model: 1} for model in models}
-    return pd.DataFrame(_contrasts(table, models, weights), index=["mean", "low", "high"]).T
+def mean_dice(table: pd.DataFrame, models: list[str]) -> dict[str, Estimate]:
+    """Mean Dice over rows of ``dice_per_image`` by model, all over the same resamples of the groups.
 
-
-def differences(table: pd.DataFrame, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], list[float]]:
-    """Mean Dice of the first of each pair less the second's, and the ends of its 95 % interval.
-
-    Both meet the same resamples of the groups, so what is hard for both does not widen the interval.
+    Empty without rows.
     """
-    models = list(dict.fromkeys(model for pair in pairs for model in pair))
-    return _contrasts(table, models, {(a, b): {a: 1, b: -1} for a, b in pairs})
-
-
-def _contrasts(table: pd.DataFrame, models: list[str], weights: dict) -> dict[object, list[float]]:
-    """Weighted sums of the models' mean Dice, each with its interval: name -> [value, low, high].
-
-    Undefined (no images; the interval of fewer than MIN_GROUPS groups) is NaN.
-    """
-    if table.empty or not weights:
-        return dict.fromkeys(weights, [np.nan] * 3)
+    if table.empty:
+        return {}
     groups = table.groupby("group")
-    sums = np.column_stack([groups[models].sum(), groups.size()])  # [G, models, and the count last]
-    factors = np.array([[weight.get(model, 0) for model in models] for weight in weights.values()])
-
-    def statistics(sums: np.ndarray) -> dict[object, np.ndarray]:
-        return dict(zip(weights, factors @ (sums[..., :-1].T / sums[..., -1].T), strict=True))
-
-    values = statistics(sums.sum(axis=0))
-    ends = cluster_bootstrap(sums, statistics) if len(sums) >= MIN_GROUPS else {}
-    return {name: [float(value), *ends.get(name, [np.nan] * 2)] for name, value in values.items()}
+    images = groups.size().to_numpy(float)[:, None]
+    drawn = resampled(np.column_stack([groups[models].sum(), images]))
+    with np.errstate(invalid="ignore"):  # all but the only group: 0/0
+        means = drawn[:, :-1] / drawn[:, -1:]
+    return {model: Estimate(means[:, k], images) for k, model in enumerate(models)}

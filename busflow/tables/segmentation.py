@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 
 from busflow.labels import LESIONS
+from busflow.metrics.comparison import COLUMNS, against_best, compare, rank_sets
 from busflow.paper import lesion_share, printed
+from busflow.tables.leading import INTERVAL, RANKS, Leading, ends, interval_columns, over_seeds, rank_text
 from busflow.tables.overlap import (
-    MIN_GROUPS,
     SUBSETS,
     THIRDS,
     Metrics,
     comparable,
     dice_per_image,
-    differences,
+    mean_dice,
     models_of,
     protocols_of,
     subset_of,
 )
+from busflow.tables.pairs import NOTES, in_order, pairs_shown, signed
 from busflow.tables.table import PAPER_COLUMN, Table, beside_paper, bold_best, number
 from busflow.units import foreign_sources
 
@@ -29,10 +31,15 @@ VIEWS = {"two_class": "Background, lesion", "three_class": "Background, benign, 
 CATEGORIES = {"background": "Benign", "lesion": "Malignant"}
 OF_CLASS = {"iou": "IoU", "acc": "Acc."}
 OF_ALL = {"miou": "mIoU", "aacc": "aAcc", "macc": "mAcc"}
-INTERVALS = {
-    ("two_class", "lesion", "iou"): "two_class_lesion_iou",
-    ("two_class", "all", "miou"): "two_class_miou",
-    ("three_class", "all", "miou"): "three_class_miou",
+DICE = Leading(
+    {}, 1, 3, "Mean Dice, lesion against background. Over several seeds an image's Dice is their mean."
+)
+# Estimates with names of their own.
+ESTIMATES = {
+    "views.two_class.per_class.lesion.iou": "two_class_lesion_iou",
+    "views.two_class.miou": "two_class_miou",
+    "views.three_class.miou": "three_class_miou",
+    "per_image.lesion.dice": "dice_mean",
 }
 COCO = ("small", "medium", "large")
 OVERLAP = {
@@ -43,6 +50,14 @@ OVERLAP = {
     **{f"class_dice_{label}": f"Dice of the class {label}" for label in LESIONS},
     **{f"dice_{third}": f"Dice, {third} third" for third in THIRDS},
     **{f"dice_{size}": f"Dice, {size} (COCO)" for size in COCO},
+}
+# The values of `_flat` that have an interval, and their places in metrics.json.
+PLACES = {
+    **{f"{score}_lesion": f"per_image.lesion.{score}" for score in ("dice", "iou")},
+    **{f"{score}_{label}": f"per_image.{label}.{score}" for label in LESIONS for score in ("dice", "iou")},
+    **{f"hd95_{part}": f"per_image.{part}.hd95_px" for part in ("lesion", *LESIONS)},
+    **{f"dice_{third}": f"sizes.{third}.dice" for third in THIRDS},
+    **{f"dice_{size}": f"coco_sizes.{size}.dice" for size in COCO},
 }
 
 
@@ -78,8 +93,8 @@ def table7(metrics_paths: list[Path], settings: dict) -> Table:
     foreign = foreign_sources(["busi"], settings)
     notes = [
         *_count_notes(data, settings),
-        f"In per cent, pooled over the pixels of all test images; {_seeds_words(data)}; in brackets the 95 % "
-        "interval of a bootstrap over groups. Bold: the greatest of its protocol, view and class.",
+        f"In per cent, pooled over the pixels of all test images; {_seeds_words(data)}. Bold: the greatest "
+        f"of its protocol, view and class. {INTERVAL}",
         "mIoU and mAcc are the means of the classes; aAcc, the share of all pixels that are right, is the "
         "mean of the classes' accuracies weighted by their pixels. Both views are of the same predictions: "
         "the first takes benign and malignant together.",
@@ -100,7 +115,7 @@ def segmentation(metrics_paths: list[Path], settings: dict) -> Table:
     """Dice, IoU and distance image by image: classes, sizes, lesions missed and false positives."""
     found = comparable(metrics_paths, settings)
     data = pd.DataFrame([_by_image(*key, seeds, settings) for key, seeds in found.items()])
-    data = data.join(_against_best(found), on=["protocol", "model"])
+    data = data.join(_standing(found), on=["protocol", "model"])
     counted = [
         name for name in data if name.startswith("n_") or name.endswith("_n") or name.endswith("_images")
     ]
@@ -109,18 +124,19 @@ def segmentation(metrics_paths: list[Path], settings: dict) -> Table:
     for name, title in OVERLAP.items():
         shown[title] = _best_bold(data, name, ["protocol"], _overlap_text)
     shown.insert(3, "Dice against the best", data.apply(_difference_text, axis=1))
-    shown.insert(5, "HD95 (pixels)", data.apply(_distance_text, axis=1))
-    shown.insert(6, "Missed lesions", _of(data["n_missed_lesion"], data["n_lesion"]))
+    shown.insert(4, "Rank", data.apply(rank_text, axis=1))
+    shown.insert(6, "HD95 (pixels)", data.apply(_distance_text, axis=1))
+    shown.insert(7, "Missed lesions", _of(data["n_missed_lesion"], data["n_lesion"]))
     shown["Normals with a false positive"] = _of(data["false_positive_images"], data["n_normal"])
     shown["False-positive area (%)"] = data.apply(_area_text, axis=1)
     sizes = {part: f"n_{part}" for part in ("lesion", *LESIONS, "normal", *THIRDS, *COCO)}
     notes = [
         *_count_notes(data, settings, sizes),
         "Image by image, lesion against background: mean ± standard deviation over the images"
-        f"{_means_words(data)}; in brackets the 95 % interval of a bootstrap over groups. Bold: the greatest "
-        "of its protocol.",
+        f"{_means_words(data)}. Bold: the greatest of its protocol. {INTERVAL}",
         "Against the best: the mean Dice less the greatest of the protocol, on the same images, with the "
-        "same kind of interval. One that holds 0 does not tell the two apart.",
+        "same kind of interval.",
+        RANKS.format("Dice over all lesions"),
         "HD95: 95th percentile of the distance between the outlines, in pixels of the original image, over "
         "the n lesions where something is predicted. What a model misses is left out, so none is bold.",
         "Missed: no pixel is predicted as a lesion. Dice of the class: only the mask of the image's own "
@@ -136,37 +152,30 @@ def segmentation(metrics_paths: list[Path], settings: dict) -> Table:
 def segmentation_pairs(metrics_paths: list[Path], settings: dict) -> Table:
     """Difference of the mean Dice of every two segmenters on the same images, with its interval."""
     found = comparable(metrics_paths, settings)
-    columns = ["protocol", "model", "other", "subset", "n", "n_groups", "difference", "low", "high"]
-    rows, counts = [], []
+    parts, counts = [], []
     for protocol in protocols_of(found):
         models = models_of(found, protocol)
         counts.append({"protocol": protocol} | _counts(models[0], found[protocol, models[0]], settings))
         for subset in SUBSETS:
-            part = subset_of(dice_per_image(found, protocol), subset)
-            n = len(part), part["group"].nunique()
-            values = differences(part, list(itertools.combinations(models, 2)))
-            rows += [(protocol, *pair, subset, *n, *each) for pair, each in values.items()]
-            counts[-1][subset] = len(part)
-    data = pd.DataFrame(rows, columns=columns)
-    parts = {subset: data[data["subset"] == subset].reset_index(drop=True) for subset in SUBSETS}
-    pairs = parts["lesions"]  # as in every part
-    labels = {model: entry["label"] for model, entry in settings["models"]["segmentation"].items()}
-    shown = pd.DataFrame({"Protocol": _protocol_labels(pairs, settings)})
-    shown = shown.assign(Model=pairs["model"].map(labels), Against=pairs["other"].map(labels))
-    for subset, title in SUBSETS.items():
-        shown[title] = [_pair_text(row) for _, row in parts[subset].iterrows()]
-    shown = shown.astype(str)  # so too where there is no pair
+            rows = subset_of(dice_per_image(found, protocol), subset)
+            pairs = compare(mean_dice(rows, models)) if len(rows) else _no_pairs(models)
+            parts.append(pairs.assign(protocol=protocol, subset=subset, n=len(rows)))
+            counts[-1][subset] = len(rows)
+    data = in_order(pd.concat(parts, ignore_index=True), "subset")
+    shown = pairs_shown(data, "subset", SUBSETS, DICE, "segmentation", settings)
     names = {title.lower(): subset for subset, title in SUBSETS.items()}
     notes = [
         *_count_notes(pd.DataFrame(counts), settings, names),
-        "Mean Dice (lesion against background) of the first model less that of the second; in brackets the "
-        "95 % interval of a bootstrap over groups in which both meet the same images. Over several seeds an "
-        "image's Dice is their mean.",
-        "Bold: the interval leaves out 0, so the two are told apart. Each interval stands for itself: of "
-        "twenty pairs that do not differ about one looks as if it did. No interval: fewer than "
-        f"{MIN_GROUPS} groups, too few to tell any two apart.",
+        DICE.words,
+        *NOTES,
     ]
     return Table("Segmentation: every two models on the same images.", data, shown, notes)
+
+
+def _no_pairs(models: list[str]) -> pd.DataFrame:
+    """What `compare` gives where there is no lesion."""
+    rows = pd.DataFrame(list(itertools.combinations(models, 2)), columns=["model", "other"])
+    return rows.reindex(columns=COLUMNS).assign(n_groups=0)
 
 
 def _pooled(
@@ -175,6 +184,7 @@ def _pooled(
     """One class of one segmenter in one view: means over the seeds, counts, and what the paper prints."""
     views = [each["views"][view] for each in seeds]
     blocks = {"all": views, label: [each["per_class"][label] for each in views]}
+    places = {"all": f"views.{view}", label: f"views.{view}.per_class.{label}"}
     row = {"protocol": protocol, "view": view, "model": model, "class": label} | _counts(
         model, seeds, settings
     )
@@ -182,8 +192,7 @@ def _pooled(
     for part, name in [*((label, name) for name in OF_CLASS), *(("all", name) for name in OF_ALL)]:
         values = pd.Series([block[name] for block in blocks[part]], dtype=float)
         row |= {name: values.mean(), f"{name}_sd": values.std(ddof=1)}
-        if (view, part, name) in INTERVALS:
-            row |= _interval(name, [each["intervals"][INTERVALS[view, part, name]] for each in seeds])
+        row |= _interval(name, f"{places[part]}.{name}", row[name], seeds)
     return row
 
 
@@ -212,7 +221,9 @@ def _by_image(protocol: str, model: str, seeds: list[dict], settings: dict) -> d
     values = pd.DataFrame([_flat(each) for each in seeds], dtype=float)
     row = {"protocol": protocol, "model": model} | _counts(model, seeds, settings) | values.mean().to_dict()
     row |= {"dice_lesion_seeds_sd": values["dice_lesion"].std(ddof=1)}
-    return row | _interval("dice_lesion", [each["intervals"]["dice_mean"] for each in seeds])
+    for name, place in PLACES.items():
+        row |= _interval(name, place, row[name], seeds)
+    return row
 
 
 def _flat(metrics: dict) -> dict[str, float | None]:
@@ -242,24 +253,23 @@ def _counts(model: str, seeds: list[dict], settings: dict) -> dict[str, object]:
     return {"label": label, "seeds": len(seeds)} | {name: seeds[0][name] for name in names}
 
 
-def _interval(name: str, intervals: list[list[float] | None]) -> dict[str, float]:
-    """Means over the seeds of an interval's ends."""
-    ends = np.mean([each or (np.nan, np.nan) for each in intervals], axis=0)
-    return dict(zip((f"{name}_low", f"{name}_high"), ends, strict=True))
+def _interval(name: str, place: str, value: float, seeds: list[dict]) -> dict[str, float]:
+    """A value over the seeds with the ends of its interval, of the estimate of that place."""
+    return interval_columns(name, (value, *ends(over_seeds(seeds, ESTIMATES.get(place, place)))))
 
 
-def _against_best(found: Metrics) -> pd.DataFrame:
-    """By (protocol, model): its mean Dice less the greatest of the protocol, with the interval."""
-    rows = {}
+def _standing(found: Metrics) -> pd.DataFrame:
+    """By (protocol, model): its mean Dice less the greatest of the protocol, with interval and test."""
+    parts = {}
+    names = {"low": "difference_low", "high": "difference_high"}
     for protocol in protocols_of(found):
         table, models = dice_per_image(found, protocol), models_of(found, protocol)
+        pairs = compare(mean_dice(table, models)) if len(table) else _no_pairs(models)
+        part = rank_sets(pairs, models)
         if len(table):
-            best = table[models].mean().idxmax()
-            pairs = [(model, best) for model in models if model != best]
-            rows |= {(protocol, a): values for (a, _), values in differences(table, pairs).items()}
-    index = pd.MultiIndex.from_tuples(rows, names=["protocol", "model"])
-    columns = ["difference", "difference_low", "difference_high"]
-    return pd.DataFrame(list(rows.values()), index=index, columns=columns)
+            part = part.join(against_best(pairs, table[models].mean()).rename(columns=names))
+        parts[protocol] = part.reindex(columns=[*part.columns[:2], "difference", *names.values(), "p_holm"])
+    return pd.concat(parts, names=["protocol", "model"])
 
 
 def _protocol_labels(data: pd.DataFrame, settings: dict) -> pd.Series:
@@ -302,18 +312,6 @@ def _difference_text(row: pd.Series) -> str:
     if pd.isna(row["difference"]):
         return "n/a" if pd.isna(row["dice_lesion"]) else "best"
     return signed(row["difference"], row["difference_low"], row["difference_high"])
-
-
-def _pair_text(row: pd.Series) -> str:
-    if pd.isna(row["difference"]):
-        return "n/a (0 lesions)"
-    words = signed(row["difference"], row["low"], row["high"])
-    return f"**{words}**" if row["low"] > 0 or row["high"] < 0 else words
-
-
-def signed(value: float, low: float, high: float) -> str:
-    """``+0.031 [+0.010, +0.052]``, without the interval where it is undefined."""
-    return f"{value:+.3f}" + ("" if pd.isna(low) else f" [{low:+.3f}, {high:+.3f}]")
 
 
 def _distance_text(row: pd.Series) -> str:

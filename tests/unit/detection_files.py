@@ -95,8 +95,9 @@ def write_unit(folder: Path, split=None, images=None, annotations=None, detectio
 def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path]]:
     """Splits, index, images, and predictions, metrics and timing of every unit; return the paths by kind."""
     from busflow.metrics.detection import evaluate
+    from busflow.metrics.resamples import write_metrics
 
-    split, images, annotations = make_truth()
+    split, images, annotations = make_truth(videos=22, frames=2)
     rng = np.random.default_rng(0)
     images["path"] = [(root / "raw" / f"{i}.png").as_posix() for i in range(len(images))]
     (root / "raw").mkdir(parents=True)
@@ -119,7 +120,7 @@ def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path]]
                 metrics = evaluate(
                     unit / "predictions.json", split_path, paths["annotations"], paths["images"]
                 )
-                write_json(unit / "metrics.json", metrics)
+                write_metrics(unit / "metrics.json", metrics)
                 write_json(unit / "timing.json", make_timing(20.0 * (m + 1)))
                 for kind in ("predictions", "metrics", "timing"):
                     paths[kind].append(unit / f"{kind}.json")

@@ -13,6 +13,8 @@ from pycocotools import mask as rle
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from busflow.files import sha256, write_csv, write_json
+from busflow.metrics.resamples import write_metrics
+from busflow.metrics.uncertainty import RESAMPLES, Estimate
 
 WIDTH, HEIGHT = 80, 60
 SEGMENTERS = {
@@ -94,7 +96,7 @@ def encode(predictions: dict[str, np.ndarray]) -> list[dict]:
 
 
 def make_metrics(split: pd.DataFrame, masks: dict, predictions: dict, split_sha256: str = "0" * 64) -> dict:
-    """The metrics of one unit; the intervals are made up: 0.05 to either side."""
+    """The metrics of one unit; the resamples are made up."""
     test = split[split["split"] == "test"].sort_values("image_id")
     truth = np.stack([masks[image_id] for image_id in test["image_id"]])
     found = np.stack([predictions[image_id] for image_id in test["image_id"]])
@@ -150,6 +152,10 @@ def make_metrics(split: pd.DataFrame, masks: dict, predictions: dict, split_sha2
         "three_class_miou": views["three_class"]["miou"],
         "dice_mean": per_image["lesion"]["dice"]["mean"],
     }
+    estimates = {
+        name: make_estimate(np.nan if value is None else value, test["group"].nunique())
+        for name, value in near.items()
+    }
     return {
         "n": len(images),
         "n_groups": int(test["group"].nunique()),
@@ -169,9 +175,16 @@ def make_metrics(split: pd.DataFrame, masks: dict, predictions: dict, split_sha2
             name: overlaps([e for e in lesions if low <= e["relative_area"] * WIDTH * HEIGHT < high])
             for name, (low, high) in pixels.items()
         },
-        "intervals": {k: None if v is None else [v - 0.05, v + 0.05] for k, v in near.items()},
         "images": images,
+        "intervals": {name: estimate.interval() for name, estimate in estimates.items()},
+        "resamples": estimates,
     }
+
+
+def make_estimate(value: float, groups: int) -> Estimate:
+    """Any spread, the same for all units."""
+    noise = np.random.default_rng(0).normal(0, 0.01, RESAMPLES + groups)
+    return Estimate(value + np.r_[0, noise], np.ones((groups, 1)))
 
 
 def pooled(truth: np.ndarray, found: np.ndarray, classes: tuple[str, ...]) -> dict:
@@ -267,7 +280,7 @@ def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path] 
                 unit = root / f"results/{protocol}/segmentation/{model}/seed{seed}"
                 found = make_predictions(masks, 10 * m + seed, off=1 + m)
                 write_json(unit / "predictions.json", encode(found))
-                write_json(unit / "metrics.json", make_metrics(split, masks, found, sha256(path)))
+                write_metrics(unit / "metrics.json", make_metrics(split, masks, found, sha256(path)))
                 write_json(unit / "timing.json", make_timing(10.0 * (m + 1)))
                 epochs = np.arange(1, 4)
                 history = pd.DataFrame({"epoch": epochs, "step": 5 * epochs, "seconds": 2.0 * epochs})

@@ -7,6 +7,7 @@ import pandas as pd
 
 from busflow.files import write_csv, write_json
 from busflow.metrics.classification import evaluate
+from busflow.metrics.resamples import write_metrics
 
 LABELS = ["benign", "malignant", "normal"]
 LIN, BUSI, RODRIGUES = "Lin et al. [26]", "Al-Dhabyani et al. [27]", "Rodrigues et al. [28]"
@@ -16,7 +17,7 @@ CONTENT = [
     ("lin", "malignant", 14, 6),
     ("busi", "benign", 30, 1),
     ("busi", "malignant", 20, 1),
-    ("busi", "normal", 15, 2),
+    ("busi", "normal", 24, 2),
     ("rodrigues", "benign", 6, 5),
     ("rodrigues", "malignant", 6, 5),
 ]
@@ -54,12 +55,12 @@ def make_images() -> pd.DataFrame:
 
 
 def make_split(images: pd.DataFrame, by: str, seed: int = 0) -> pd.DataFrame:
-    """8:1:1 of the images or of the groups, at random, at least one of each class to each subset."""
+    """A half of the images or of the groups to test, a quarter to val, at random."""
     rng = np.random.default_rng(seed)
     split = images[["image_id", "label", "group"]].copy()
     for _, part in split.groupby("label"):
         units = rng.permutation(part[by].unique())
-        third = max(1, len(units) // 5)
+        third = max(1, len(units) // 2)
         subset = dict.fromkeys(units, "train") | dict.fromkeys(units[:third], "test")
         subset |= dict.fromkeys(units[third : third + max(1, third // 2)], "val")
         split.loc[part.index, "split"] = part[by].map(subset)
@@ -137,7 +138,7 @@ def write_study(root: Path, settings: dict, seeds=(0,)) -> dict[str, list[Path]]
                 write_csv(unit / "predictions.csv", make_predictions(split, 10 * m + seed, 1 + m / 2, never))
                 write_json(unit / "run.json", {"calibration": make_calibration(1.5 + seed)})
                 inputs = (root / f"splits/{protocol}/classification.csv", unit / "run.json")
-                write_json(unit / "metrics.json", evaluate(unit / "predictions.csv", *inputs))
+                write_metrics(unit / "metrics.json", evaluate(unit / "predictions.csv", *inputs))
                 epochs = np.arange(1, 4)
                 columns = ("train_loss", "val_nll", "val_accuracy", "val_macro_f1")
                 write_csv(

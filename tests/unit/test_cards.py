@@ -19,6 +19,7 @@ from busflow.cards.document import Document, Rows, write
 from busflow.cards.model import model_card
 from busflow.cards.study import Study, chosen_protocol, read_study
 from busflow.files import read_json, write_csv, write_json, write_text
+from busflow.metrics.resamples import read_metrics, write_metrics
 
 ROOT = Path(__file__).parents[2]
 TASKS = {"classification": study_files, "detection": detection_files, "segmentation": segmentation_files}
@@ -255,10 +256,11 @@ def test_results_are_those_of_the_metrics_by_source_and_by_class(files):
     assert overall.cells[0] == ["Accuracy", f"{100 * metrics['accuracy']:.2f} [{low:.1f}, {high:.1f}]"]
     busi = metrics["per_source"]["busi"]
     row = next(row for row in by_source.cells if row[0] == study_files.BUSI)
-    assert row[1:3] == [str(busi["n"]), f"{100 * busi['accuracy']:.2f}"]
+    low, high = (100 * end for end in metrics["intervals"]["per_source"]["busi"]["accuracy"])
+    assert row[1:3] == [str(busi["n"]), f"{100 * busi['accuracy']:.2f} [{low:.1f}, {high:.1f}]"]
     malignant = metrics["per_class"]["malignant"]
     assert by_class.cells[1][:2] == ["malignant", str(malignant["n"])]
-    assert by_class.cells[1][3] == f"{100 * malignant['recall']:.2f}"
+    assert by_class.cells[1][3].startswith(f"{100 * malignant['recall']:.2f} [")
     assert by_class.cells[2][2] == "n/a"  # this model never predicts normal
 
 
@@ -285,9 +287,9 @@ def test_what_is_not_known_is_named(tmp_path):
 def test_external_tests_have_their_rows_and_stand_in_the_head(files, tmp_path):
     clinic = {"label": "Clinic", "tasks": ["classification"], "use": "external", "licence": "MIT"}
     files.config["sources"]["clinic"] = clinic
-    metrics = read_json(files.unit() / "metrics.json") | {"accuracy": 0.125}
+    metrics = read_metrics(files.unit() / "metrics.json") | {"accuracy": 0.125}
     files.external = [files.unit() / "external/clinic/metrics.json"]
-    write_json(files.external[0], metrics)
+    write_metrics(files.external[0], metrics)
     card = files.card()
     (table,) = tables(card, "External tests")
     assert table.cells[0][0] == "Clinic" and table.cells[0][3].startswith("12.50")

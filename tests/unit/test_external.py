@@ -12,8 +12,9 @@ from busflow.data.inspection import read_source
 from busflow.errors import BusflowError
 from busflow.figures import external as figures
 from busflow.figures import style
-from busflow.files import read_csv, write_csv, write_json
+from busflow.files import read_csv, write_csv
 from busflow.metrics.classification import evaluate
+from busflow.metrics.resamples import write_metrics
 from busflow.tables.external import drop_interval, external
 from busflow.units import units
 from layouts import busi_layout, picture, rodrigues_layout, save
@@ -120,7 +121,7 @@ def study(tmp_path):
     for number, path in enumerate(paths["metrics"]):
         folder = path.parent / "external/clinic"
         write_csv(folder / "predictions.csv", make_predictions(split, number, skill=0.2))
-        write_json(
+        write_metrics(
             folder / "metrics.json",
             evaluate(folder / "predictions.csv", tmp_path / "external/clinic/classification/split.csv"),
         )

@@ -124,8 +124,8 @@ def test_a_detector_that_predicts_nothing_is_shown_with_the_truth_alone(study, t
 
 
 def test_the_images_can_be_chosen(study):
-    figure = draw_boxes(study, detection_examples={"benign": "lin/benign/x002/000003"})
-    assert figure.axes[0].get_xlabel() == "lin/benign/x002/000003"
+    figure = draw_boxes(study, detection_examples={"benign": "lin/benign/x002/000001"})
+    assert figure.axes[0].get_xlabel() == "lin/benign/x002/000001"
 
 
 def test_a_chosen_image_must_be_a_test_image_of_its_class(study):
@@ -171,7 +171,7 @@ def test_pr_curves_are_the_means_over_the_seeds_with_their_area(study):
     assert np.nan_to_num(line.get_ydata()) == pytest.approx(expected)
     area = np.mean([each["auc_pr"] for each in metrics])
     assert benign.get_legend().get_texts()[0].get_text() == f"{area:.3f}  ConvNeXt-Tiny"
-    assert benign.get_title(loc="left") == "Benign (n = 16 boxes)"
+    assert benign.get_title(loc="left") == "Benign (n = 22 boxes)"
 
 
 def test_froc_shows_lesions_and_videos_at_rates_of_false_positives(study):
@@ -191,7 +191,7 @@ def test_froc_shows_lesions_and_videos_at_rates_of_false_positives(study):
         "4",
         "8",
     ]
-    assert videos.get_title(loc="left") == "Videos (n = 8)"
+    assert videos.get_title(loc="left") == "Videos (n = 22)"
 
 
 def test_bars_by_lesion_size_give_their_number_and_share(study):

@@ -31,6 +31,7 @@ from busflow.figures import timing as figures_timing
 from busflow.figures import training as figures_training
 from busflow.files import read_json, write_csv, write_json
 from busflow.labels import CLASS_COLOURS
+from busflow.metrics.resamples import write_metrics
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("convnext_tiny", "segformer_b0", "segformer_b4")
@@ -83,7 +84,7 @@ def unit(folder, model, predictions, masks):
     """Predictions and metrics of one unit; their paths."""
     folder = folder / f"paper/segmentation/{model}/seed0"
     write_json(folder / "predictions.json", encode(predictions))
-    write_json(folder / "metrics.json", make_metrics(make_split(), masks, predictions))
+    write_metrics(folder / "metrics.json", make_metrics(make_split(), masks, predictions))
     return folder / "predictions.json", folder / "metrics.json"
 
 
@@ -179,7 +180,7 @@ def test_two_lesions_are_two_cases_and_none_is_an_error(study, tmp_path):
         }
         folder = tmp_path / f"{n}/paper/segmentation/segformer_b0/seed0"
         write_json(folder / "predictions.json", encode(masks))
-        write_json(folder / "metrics.json", make_metrics(split, masks, masks))
+        write_metrics(folder / "metrics.json", make_metrics(split, masks, masks))
         given = (
             [folder / "predictions.json"],
             [folder / "metrics.json"],
@@ -328,7 +329,7 @@ def test_figures_of_a_test_set_without_malignant_or_any_lesions_are_drawn(study,
         split = make_split().query("label in @kept")
         masks = make_masks(split)
         path = tmp_path / f"{len(kept)}/paper/segmentation/segformer_b0/seed0/metrics.json"
-        write_json(path, make_metrics(split, masks, masks))
+        write_metrics(path, make_metrics(split, masks, masks))
         for make in (figures_segmentation.segmentation_dice, figures_segmentation.segmentation_sizes):
             style.save(make([path], study[1]), [tmp_path / "figure.png"], None)
 

@@ -51,7 +51,7 @@ def test_a_test_has_the_scores_of_its_metrics_with_the_interval_over_groups(made
         assert (len(rows), row["n"], row["n_groups"]) == (1, metrics["n"], metrics["n_groups"])
         assert row["macro_f1"] == metrics["macro_f1"]
         ends = metrics["intervals"]["macro_f1"]["cluster"]
-        assert row[["macro_f1_low", "macro_f1_high"]].to_list() == ends
+        assert row[["macro_f1_low", "macro_f1_high"]].to_list() == pytest.approx(ends)
 
 
 def test_in_the_mean_each_source_counts_as_much_whatever_its_size(made):

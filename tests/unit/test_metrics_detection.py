@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -24,10 +25,17 @@ from busflow.metrics.detection import BINS, evaluate, rank_classes, relative_thi
 from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
 from busflow.metrics.froc import RATES, froc
 from busflow.metrics.matching import assign, average_precision, overlaps
+from busflow.metrics.resamples import read_metrics
+from busflow.metrics.uncertainty import weights
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"rel": 0, "abs": 1e-12}
 WHOLE = {coco.ALL: (0, coco.UNBOUNDED)}
+
+
+def plain(metrics):
+    """What goes to metrics.json."""
+    return {name: value for name, value in metrics.items() if name != "resamples"}
 
 
 def read(files):
@@ -166,28 +174,89 @@ def test_a_box_takes_the_one_free_lesion_that_it_overlaps_most():
     boxes = pd.DataFrame(
         {"image": 0, "x": [26, 8], "y": 0, "w": 40, "h": 40}
     )  # the second: of the first alone
-    assert assign(overlaps(lesions, boxes, 0.5), 0.5).tolist() == [0, 1]
-    assert assign(overlaps(lesions, boxes.assign(x=[26, 50]), 0.5), 0.5).tolist() == [0]
+    assert assign(overlaps(lesions, boxes, 0.5), 0.5)[0].tolist() == [0, 1]
+    assert assign(overlaps(lesions, boxes.assign(x=[26, 50]), 0.5), 0.5)[0].tolist() == [0]
 
 
-def test_average_precision_of_the_ranking_is_that_of_coco_for_the_whole_and_for_any_groups(crowd):
-    truth, detections = crowd
-    rankings = rank_classes(truth, detections)
+def copied(truth, detections, times):
+    """The tables of a test set that has the images of group g ``times[g]`` times."""
     groups = np.unique(truth.images["group"])
-    for weights in (np.ones(len(groups)), np.arange(len(groups)) % 2, np.arange(len(groups)) > 1):
-        kept = np.flatnonzero(truth.images["group"].isin(groups[weights > 0]))
-        parts = [table[table["image"].isin(kept)] for table in (truth.boxes, detections)]
-        reference = coco.evaluate(*parts, {"area": WHOLE})["area"]
+    copies = pd.Series(times, groups)[truth.images["group"]].to_numpy()
+    source = np.repeat(np.arange(len(copies)), copies)
+    place = pd.DataFrame({"image": source, "copy": np.arange(len(source))})
+
+    def again(table):
+        return (
+            table.merge(place, on="image")
+            .assign(image=lambda t: t.pop("copy"))
+            .sort_values("image", kind="stable")
+        )
+
+    images = truth.images.iloc[source].reset_index(drop=True)
+    return Truth(images, again(truth.boxes).reset_index(drop=True)), again(detections).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("times", [(1, 1, 1, 1, 1), (1, 0, 1, 0, 1), (3, 0, 2, 1, 4)])
+def test_weights_give_what_pycocotools_gives_of_images_copied_so_often(crowd, times):
+    truth, detections = crowd
+    rng = np.random.default_rng(0)
+    detections = detections.assign(score=rng.permutation(len(detections)) / len(detections))
+    detections = detections.sort_values(["image", "score"], ascending=[True, False], ignore_index=True)
+    precision = by_pycocotools(*copied(truth, detections, times), WHOLE, [1, 10, 100], coco.IOUS)["precision"]
+    for k, label in enumerate(LESIONS):
+        for i, ranking in enumerate(rank_classes(truth, detections)[label]):
+            found = average_precision(ranking, np.array([times], float))[0]
+            expected = mean(precision[i, :, k, 0, 2])
+            assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-7)
+
+
+def test_boxes_of_one_score_count_together_however_often_their_images_are_copied(crowd):
+    truth, detections = crowd
+    assert detections["score"].duplicated().any()
+    times = (3, 0, 2, 1, 4)
+    literally = rank_classes(*copied(truth, detections, times))["benign"]
+    for ranking, other in zip(rank_classes(truth, detections)["benign"], literally, strict=True):
+        alone = np.ones((1, len(other.lesions)))
+        weighted = average_precision(ranking, np.array([times], float))
+        assert weighted == pytest.approx(average_precision(other, alone), abs=1e-12)
+
+
+def test_with_ties_average_precision_is_the_least_that_any_order_of_the_images_gives():
+    box = {"x": 0, "y": 0, "w": 9, "h": 9, "label": "benign", "area": 81, "relative_area": 0.1}
+    lesions = pd.DataFrame([box | {"image": image} for image in range(5)])
+    boxes = lesions.assign(score=[0.9, 0.9, 0.9, 0.5, 0.5], x=[0, 50, 0, 50, 0])  # x = 50: of nothing
+    images = pd.DataFrame({"image_id": list("abcde"), "group": list("abcde")})
+    found = average_precision(rank_classes(Truth(images, lesions), boxes)["benign"][0], np.ones((1, 5)))[0]
+    values = []
+    for order in itertools.permutations(range(5)):
+        place = pd.Series(order)
+        moved = [each.assign(image=place[each["image"]].to_numpy()) for each in (lesions, boxes)]
+        moved = [each.sort_values("image", ignore_index=True) for each in moved]
+        values.append(
+            mean(by_pycocotools(Truth(images, moved[0]), moved[1], WHOLE, [1, 10, 100], [0.5])["precision"])
+        )
+    assert max(values) > min(values) + 0.05
+    assert found == pytest.approx(min(values), abs=1e-7)
+
+
+def test_a_third_of_the_lesions_by_size_has_the_average_precision_of_coco(crowd):
+    truth, detections = crowd
+    detections = detections.assign(score=np.linspace(1, 0, len(detections)))  # no ties
+    thirds = relative_thirds(truth.boxes)
+    reference = coco.evaluate(truth.boxes, detections, {"relative_area": thirds})["relative_area"]
+    for third, bounds in thirds.items():
+        rankings = rank_classes(truth, detections, bounds)
         for label in LESIONS:
             for iou, ranking in zip(coco.IOUS, rankings[label], strict=True):
-                found = average_precision(ranking, np.asarray(weights, float)[None])[0]
-                expected = reference.ap(iou, label)
-                assert np.isnan(found) if expected is None else found == pytest.approx(expected, **EXACT)
+                found = average_precision(ranking, np.ones((1, len(ranking.lesions))))[0]
+                expected = reference.ap(iou, label, area=third)
+                assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-7)
 
 
 def test_a_group_drawn_twice_counts_twice():
     """Two groups: the lesion of one is hit first, that of the other never."""
     box = {"x": 0, "y": 0, "w": 9, "h": 9}
+    box |= {"relative_area": 0.1}
     lesions = pd.DataFrame([box | {"image": image, "label": "benign"} for image in (0, 1)])
     detections = lesions.assign(label=["benign", "malignant"], score=[0.9, 0.8])
     images = pd.DataFrame({"image_id": ["a/1", "b/1"], "group": ["a", "b"]})
@@ -296,7 +365,7 @@ def test_the_class_of_a_lesion_is_that_of_the_split(pair):
 def test_no_detection_scores_zero_but_empty_bins_stay_undefined(pair):
     found = evaluate(*pair([]))
     assert set(found["coco"].values()) == {0.0}
-    assert found["intervals"] == {"ap": [0, 0], "ap50": [0, 0], "ap75": [0, 0]}
+    assert [found["intervals"][name] for name in ("ap", "ap50", "ap75")] == [None] * 3  # of two groups
     assert found["froc"]["lesions"]["sensitivity"] == [0] * 7
     assert found["per_class"]["benign"]["auc_pr"] == 0
     small, medium = (found["bins"]["coco"][size] for size in ("small", "medium"))
@@ -329,39 +398,33 @@ def test_a_test_split_without_any_lesion_has_no_scores(pair, detections, tmp_pat
     found = evaluate(*files)
     assert found["n_boxes"] == 0
     assert set(found["coco"].values()) == set(found["aitod"].values()) == {None}
-    assert set(found["intervals"].values()) == {None}
+    assert {found["intervals"][name] for name in ("ap", "ap50", "ap75", "ar100")} == {None}
     assert found["froc"]["lesions"]["sensitivity"] == [None] * 7
     assert found["froc"]["videos"]["mean"] is None
     assert {each["ap"] for bins in found["bins"].values() for each in bins.values()} == {None}
-    json.dumps(found, allow_nan=False)
+    json.dumps(plain(found), allow_nan=False)
 
 
-def test_a_single_group_has_no_interval(tmp_path):
-    split, images, annotations = make_truth()
-    files = write_unit(tmp_path, split.assign(group="one"), images, annotations)
-    assert set(evaluate(*files)["intervals"].values()) == {None}
+def test_too_few_groups_have_no_interval(tmp_path):
+    intervals = evaluate(*write_unit(tmp_path))["intervals"]  # 8 videos
+    assert {intervals[name] for name in ("ap", "ap50", "ap75", "ar100")} == {None}
+    assert intervals["per_class"]["benign"]["ap"] is intervals["bins"]["relative"]["smallest"]["ap"] is None
 
 
-def test_the_interval_contains_the_estimate_and_is_that_of_resampled_videos(tmp_path):
-    """Resamples are written out: a group's images are there as often as it was drawn."""
-    files = write_unit(tmp_path)
+def test_resamples_are_those_of_videos_copied_as_often_as_they_were_drawn(tmp_path):
+    files = write_unit(tmp_path, *make_truth(videos=24, frames=2))
     found, (truth, detections) = evaluate(*files), read(files)
-    group = truth.images["group"]
-    values, rng = [], np.random.default_rng(1)
-    for _ in range(200):
-        boxes, predicted = [], []
-        for copy, drawn in enumerate(rng.choice(group.unique(), group.nunique())):
-            for parts, table in ((boxes, truth.boxes), (predicted, detections)):
-                part = table[(group == drawn).to_numpy()[table["image"]]]
-                parts.append(part.assign(image=part["image"] + copy * len(group)))
-        tables = pd.concat(boxes), pd.concat(predicted)
-        resampled = coco.evaluate(*tables, {"area": WHOLE})["area"]
-        values.append([resampled.ap(), resampled.ap(0.5), resampled.ap(0.75)])
-    ends = np.quantile(values, [0.025, 0.975], axis=0).T
-    for name, expected in zip(("ap", "ap50", "ap75"), ends, strict=True):
+    drawn = weights(24)
+    for row in (0, 7, 2000, 2003):  # all, resamples, and without a video
+        tables = copied(truth, detections, drawn[row].astype(int))
+        again = coco.evaluate(tables[0].boxes, tables[1], {"area": WHOLE})["area"]
+        values = {name: found["resamples"][name].values[row] for name in ("ap", "ap50", "ap75", "ar100")}
+        expected = {"ap": again.ap(), "ap50": again.ap(0.5), "ap75": again.ap(0.75), "ar100": again.ar()}
+        assert values == pytest.approx(expected, abs=1e-6)
+    for name in ("ap", "ap50", "ap75", "ar100"):
         low, high = found["intervals"][name]
         assert low < found["coco"][name] < high
-        assert [low, high] == pytest.approx(expected, abs=0.04)
+        assert found["resamples"][name].value == pytest.approx(found["coco"][name])
 
 
 def test_the_order_of_the_predictions_does_not_matter(tmp_path):
@@ -369,7 +432,7 @@ def test_the_order_of_the_predictions_does_not_matter(tmp_path):
     first = evaluate(*files)
     entries = read_json(files[0])
     files[0].write_text(json.dumps(entries[::-1]))
-    assert evaluate(*files) == first
+    assert plain(evaluate(*files)) == plain(first)
 
 
 def test_only_aitods_statistics_look_beyond_a_hundred_boxes_of_an_image(pair):
@@ -456,7 +519,11 @@ def test_the_script_writes_what_the_function_returns(tmp_path):
     command = [sys.executable, "scripts/evaluate.py", "--task", "detection", "--output", output]
     command += ["--scores", str(tmp_path / "scores.json")]
     subprocess.run([*command, *arguments], cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)})
-    assert read_json(output) == evaluate(*files)
+    expected = evaluate(*files)
+    assert read_json(output) == plain(expected)
+    for name, estimate in read_metrics(output)["resamples"].items():
+        assert estimate.values == pytest.approx(expected["resamples"][name].values, abs=1e-6, nan_ok=True)
+        assert (estimate.cases == expected["resamples"][name].cases).all()
     failed = subprocess.run([*command, *arguments[:4]], cwd=ROOT, check=False, capture_output=True, text=True)
     assert failed.returncode == 2
     assert "task detection needs --annotations, --images" in failed.stderr

@@ -21,13 +21,20 @@ from busflow.errors import BusflowError
 from busflow.files import read_json, sha256, write_csv
 from busflow.labels import LESIONS
 from busflow.metrics.mask_geometry import hd95, surface
+from busflow.metrics.resamples import read_metrics
 from busflow.metrics.segmentation import confusions, evaluate, overlap, summary, two_classes
 from busflow.metrics.segmentation_inputs import read_segmentations, read_truth
+from busflow.metrics.uncertainty import weights
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"rel": 0, "abs": 1e-9}
 CLASSES = ["background", "benign", "malignant"]
 VALUES = {"normal": 0, "benign": 1, "malignant": 2}
+
+
+def plain(metrics):
+    """What goes to metrics.json."""
+    return {name: value for name, value in metrics.items() if name != "resamples"}
 
 
 def rle(mask):
@@ -260,28 +267,34 @@ def test_sizes_hold_every_lesion_once_in_rising_order(study):
         assert_spread(each["iou"], [member["iou"] for member in members])
 
 
-def test_the_intervals_are_those_of_resamples_written_out(study):
+def test_the_resamples_are_those_written_out(study):
     labels, true, predicted, groups, _, found = study
     members = {group: [each for each in sorted(labels) if groups[each] == group] for group in groups.values()}
-    dice = {each["image_id"]: each["dice"] for each in found["images"]}
-    names, values = sorted(members), []
-    draws = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=1000)
+    of_image = {each["image_id"]: each for each in found["images"]}
+    names = sorted(members)
     counted = {
         each: confusion_matrix(true[each].ravel(), predicted[each].ravel(), labels=[0, 1, 2])
         for each in labels
     }
-    for draw in draws:
-        drawn = [each for name, times in zip(names, draw, strict=True) for each in members[name] * times]
+    for row in (0, 1, 500, 2000, 2001):  # all, resamples, and without the first group
+        times = weights(len(names))[row].astype(int)
+        drawn = [each for name, k in zip(names, times, strict=True) for each in members[name] * k]
         matrix = sum(counted[each] for each in drawn)
         two = np.array([[matrix[0, 0], matrix[0, 1:].sum()], [matrix[1:, 0].sum(), matrix[1:, 1:].sum()]])
         iou = [np.diag(m) / (m.sum(0) + m.sum(1) - np.diag(m)) for m in (matrix, two)]
-        lesions = [dice[each] for each in drawn if labels[each] != "normal"]
-        values.append([iou[1].mean(), iou[1][1], iou[0].mean(), np.mean(lesions)])
-    ends = np.quantile(values, [0.025, 0.975], axis=0).T
-    for name, expected in zip(
-        ("two_class_miou", "two_class_lesion_iou", "three_class_miou", "dice_mean"), ends, strict=True
-    ):
-        assert found["intervals"][name] == pytest.approx(expected.tolist(), **EXACT)
+        lesions = [of_image[each] for each in drawn if labels[each] != "normal"]
+        distances = [each["hd95_px"] for each in lesions if each["hd95_px"] is not None]
+        expected = {
+            "two_class_miou": iou[1].mean(),
+            "two_class_lesion_iou": iou[1][1],
+            "three_class_miou": iou[0].mean(),
+            "dice_mean": np.mean([each["dice"] for each in lesions]),
+            "per_image.lesion.hd95_px": np.mean(distances),
+        }
+        values = {name: found["resamples"][name].values[row] for name in expected}
+        assert values == pytest.approx(expected, **EXACT)
+    low, high = found["intervals"]["two_class_miou"]
+    assert low < found["views"]["two_class"]["miou"] < high
 
 
 def square(shape, *boxes):
@@ -330,8 +343,8 @@ def test_a_prediction_of_background_alone_is_defined(trio):
     assert (lesion["n"], lesion["n_missed"], lesion["dice"]["mean"]) == (2, 2, 0)
     assert lesion["hd95_px"] == {"mean": None, "sd": None, "n": 0, "median": None}
     assert found["per_image"]["normal"]["dice"]["mean"] == 1
-    assert found["intervals"]["dice_mean"] is None  # some resamples have no lesion
-    json.dumps(found, allow_nan=False)
+    assert found["intervals"]["dice_mean"] is None  # of two groups
+    json.dumps(plain(found), allow_nan=False)
 
 
 def test_a_normal_has_dice_one_if_nothing_is_found_and_zero_otherwise(trio):
@@ -361,7 +374,7 @@ def test_a_test_set_without_normals_has_null_for_them(trio):
         "dice": nothing,
     }
     assert found["per_image"]["lesion"]["n"] == 2
-    assert found["intervals"]["dice_mean"] == [1, 1]
+    assert found["intervals"]["dice_mean"] is None
 
 
 def test_a_class_that_is_neither_shown_nor_predicted_is_null_and_left_out_of_the_means(trio):
@@ -394,7 +407,7 @@ def test_a_test_set_of_normals_alone_has_no_lesion_scores(trio):
     assert {each["n"] for each in found["sizes"].values()} == {0}
     assert found["sizes"]["middle"]["bounds"] == [None, None]
     assert found["sizes"]["middle"]["dice"]["mean"] is None
-    json.dumps(found, allow_nan=False)
+    json.dumps(plain(found), allow_nan=False)
 
 
 def test_the_wrong_class_counts_in_two_classes_but_not_in_three(trio):
@@ -427,14 +440,16 @@ def test_lesions_of_one_size_share_one_third(tmp_path):
 
 def test_a_single_group_has_no_interval(trio):
     files = trio(groups=dict.fromkeys(("busi/a", "busi/b", "busi/c"), "one"))
-    assert set(evaluate(*files)["intervals"].values()) == {None}
+    intervals = evaluate(*files)["intervals"]
+    assert intervals["dice_mean"] is intervals["two_class_miou"] is None
+    assert intervals["per_image"]["lesion"]["hd95_px"] is None
 
 
 def test_the_order_of_the_predictions_does_not_matter(study, tmp_path):
     *_, files, found = study
     shuffled = tmp_path / "predictions.json"
     shuffled.write_text(json.dumps(read_json(files[0])[::-1]))
-    assert evaluate(shuffled, *files[1:]) == found
+    assert plain(evaluate(shuffled, *files[1:])) == plain(found)
 
 
 def test_two_classes_of_matrices_are_their_sums():
@@ -563,7 +578,9 @@ def test_the_script_writes_what_the_function_returns(trio, tmp_path):
     command = [sys.executable, "scripts/evaluate.py", "--task", "segmentation", "--output", output]
     command += ["--scores", str(tmp_path / "scores.json")]
     subprocess.run([*command, *arguments], cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)})
-    assert read_json(output) == evaluate(*files)
+    expected = evaluate(*files)
+    assert read_json(output) == plain(expected)
+    assert read_metrics(output)["resamples"].keys() == expected["resamples"].keys()
     failed = subprocess.run([*command, *arguments[:4]], cwd=ROOT, check=False, capture_output=True, text=True)
     assert failed.returncode == 2
     assert "task segmentation needs --masks" in failed.stderr

@@ -10,9 +10,14 @@ import pandas as pd
 import pytest
 from detection_files import DETECTORS, study_settings, write_study
 
-from busflow.files import read_json, write_json
+from busflow.files import read_json
+from busflow.metrics.comparison import rank_sets
+from busflow.metrics.resamples import read_metrics, write_metrics
+from busflow.metrics.uncertainty import mean
 from busflow.tables import table as tables
 from busflow.tables.detection import LITERATURE, detection, table6, table6_aitod
+from busflow.tables.pairs import pairs
+from busflow.tables.seeds import seeds
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +45,7 @@ def test_table_6_has_a_row_per_protocol_and_detector_and_the_literature_last(tab
 def test_values_are_means_and_deviations_over_the_seeds(table, study):
     paths, _ = study
     metrics = [
-        read_json(path) for path in paths["metrics"] if "paper/detection/swin_base/" in path.as_posix()
+        read_metrics(path) for path in paths["metrics"] if "paper/detection/swin_base/" in path.as_posix()
     ]
     assert len(metrics) == 2
     row = table.data.query("protocol == 'paper' and model == 'swin_base'").iloc[0]
@@ -48,9 +53,8 @@ def test_values_are_means_and_deviations_over_the_seeds(table, study):
         values = [each["coco"][score] for each in metrics]
         assert row[score] == pytest.approx(np.mean(values))
         assert row[f"{score}_sd"] == pytest.approx(np.std(values, ddof=1))
-        assert row[f"{score}_low"] == pytest.approx(
-            np.mean([each["intervals"][score][0] for each in metrics])
-        )
+        interval = mean(each["resamples"][score] for each in metrics).interval()
+        assert row[[f"{score}_low", f"{score}_high"]].tolist() == pytest.approx(interval)
     medium = [each["bins"]["coco"]["medium"]["ap"] for each in metrics]
     assert row["apm"] == pytest.approx(np.mean(medium))
     shown = table.shown.query("Protocol == 'Paper protocol' and Detector == 'Swin-Base'").iloc[0]
@@ -105,10 +109,10 @@ def test_bold_is_the_greatest_computed_value_of_the_protocol_alone(study, tmp_pa
     metrics = [path for path in paths["metrics"] if path.parent.name == "seed0"]
     copies = []
     for k, path in enumerate(metrics):
-        changed = read_json(path)
+        changed = read_metrics(path)
         changed["coco"]["ap"] = 0.5 if "detr_r50" in path.as_posix() else 0.1 + k / 1000
         copies.append(tmp_path / Path(*path.parts[-5:]))
-        write_json(copies[-1], changed)
+        write_metrics(copies[-1], changed)
     shown = table6(copies, settings).shown
     bold = shown[shown["AP"].str.startswith("**")]
     assert bold["Detector"].tolist() == ["DETR-ResNet50"] * 2
@@ -117,7 +121,7 @@ def test_bold_is_the_greatest_computed_value_of_the_protocol_alone(study, tmp_pa
 def test_notes_give_counts_split_and_seeds(table, study):
     paths, _ = study
     digest = read_json(paths["metrics"][0])["split_sha256"][:12]
-    assert "n = 32 test images with 32 boxes (4 small, 28 medium, 0 large) in 8 videos" in table.notes[0]
+    assert "n = 44 test images with 44 boxes (2 small, 42 medium, 0 large) in 22 videos" in table.notes[0]
     assert digest in table.notes[0]
     assert any("over 2 seeds" in note for note in table.notes)
 
@@ -181,7 +185,7 @@ def test_a_study_of_one_protocol_and_one_detector_has_its_table(tmp_path):
 def test_the_csv_holds_whole_numbers_for_counts_and_the_page_the_notice(table, tmp_path):
     tables.write(table, tmp_path / "t.csv", tmp_path / "t.md", "DEMO: for tests")
     read = pd.read_csv(tmp_path / "t.csv", dtype=str)
-    assert read.loc[0, ["seeds", "n", "n_boxes", "n_coco.large"]].tolist() == ["2", "32", "32", "0"]
+    assert read.loc[0, ["seeds", "n", "n_boxes", "n_coco.large"]].tolist() == ["2", "44", "44", "0"]
     page = (tmp_path / "t.md").read_text(encoding="utf-8")
     assert "> DEMO: for tests" in page
     assert " nan " not in page
@@ -197,3 +201,59 @@ def test_the_script_makes_each_table(name, study, tmp_path, monkeypatch):
     runpy.run_path(str(ROOT / "scripts/make_table.py"), run_name="__main__")
     assert (tmp_path / "t.csv").stat().st_size
     assert (tmp_path / "t.md").stat().st_size
+
+
+# Two on the same images, and two levels
+
+
+def of_seeds(paths, model, score):
+    """A score of each seed under the paper's protocol."""
+    found = [path for path in paths["metrics"] if f"paper/detection/{model}/" in path.as_posix()]
+    return [read_json(path)["coco"][score] for path in found]
+
+
+def test_every_two_detectors_are_compared_once_on_each_score(study):
+    paths, settings = study
+    table = pairs(paths["metrics"], settings)
+    assert len(table.data) == 2 * 4 * 21 and len(table.shown) == 2 * 21
+    assert not table.data.duplicated(["protocol", "model", "other", "score"]).any()
+    row = table.data.query("protocol == 'paper' and score == 'ap50'").iloc[0]
+    values = [
+        np.mean(
+            [
+                read_json(path)["coco"]["ap50"]
+                for path in paths["metrics"]
+                if f"paper/detection/{model}/" in str(path)
+            ]
+        )
+        for model in (row["model"], row["other"])
+    ]
+    assert row["difference"] == pytest.approx(values[0] - values[1], abs=1e-6)
+    assert row["low"] < row["difference"] < row["high"] and 0 < row["p"] <= row["p_holm"] <= 1
+    assert (row["n"], row["n_groups"]) == (44, 11)  # the fewest videos of a class
+
+
+def test_ranks_and_the_test_against_the_best_follow_from_the_pairs(table, study):
+    pairs_of_ap = pairs(study[0]["metrics"], study[1]).data.query("protocol == 'paper' and score == 'ap'")
+    rows = table.data.query("protocol == 'paper'").set_index("model")
+    ranks = rank_sets(pairs_of_ap, list(rows.index))
+    assert (rows["rank_low"] == ranks["rank_low"]).all() and (rows["rank_high"] == ranks["rank_high"]).all()
+    best = rows["ap"].idxmax()
+    assert np.isnan(rows.loc[best, "p_holm"]) and rows.loc[best, "indistinguishable"]
+    for name, row in rows.drop(index=best).iterrows():
+        (pair,) = pairs_of_ap[pairs_of_ap[["model", "other"]].isin([name, best]).all(axis=1)]["p_holm"]
+        assert row["p_holm"] == pair and row["indistinguishable"] == (pair >= 0.05)
+
+
+def test_seeds_and_test_images_are_two_levels_of_each_score(study):
+    paths, settings = study
+    table = seeds(paths["metrics"], settings)
+    assert len(table.data) == 2 * 7 * 4
+    row = table.data.query("protocol == 'paper' and model == 'swin_base' and score == 'ap'").iloc[0]
+    values = [
+        read_json(path)["coco"]["ap"]
+        for path in paths["metrics"]
+        if "paper/detection/swin_base/" in str(path)
+    ]
+    assert row["seed_sd"] == pytest.approx(np.std(values, ddof=1)) and row["seeds"] == 2
+    assert (row["least"], row["greatest"]) == (min(values), max(values)) and row["sampling_sd"] > 0

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_rel
 from segmentation_files import COUNTS, SEGMENTERS, make_metrics, study_settings, write_study
 
 from busflow.errors import BusflowError
-from busflow.files import read_json, write_json
+from busflow.files import read_json
+from busflow.metrics.comparison import compare
+from busflow.metrics.resamples import read_metrics, write_metrics
+from busflow.metrics.uncertainty import mean
 from busflow.tables import overlap
 from busflow.tables import table as tables
 from busflow.tables.segmentation import segmentation, segmentation_pairs, table7
@@ -41,10 +44,10 @@ def rewritten(paths, folder, change):
     """Copies of metrics files, changed in place by ``change(metrics, path)``."""
     copies = []
     for path in paths:
-        metrics = read_json(path)
+        metrics = read_metrics(path)
         change(metrics, path)
         copies.append(folder / Path(*path.parts[-5:]))
-        write_json(copies[-1], metrics)
+        write_metrics(copies[-1], metrics)
     return copies
 
 
@@ -64,7 +67,7 @@ def test_table_7_has_a_row_per_protocol_view_model_and_class(table):
 
 
 def test_values_are_means_and_deviations_over_the_seeds(table, study):
-    metrics = [read_json(path) for path in of(study[0]["metrics"], "paper/segmentation/segformer_b2/")]
+    metrics = [read_metrics(path) for path in of(study[0]["metrics"], "paper/segmentation/segformer_b2/")]
     assert len(metrics) == 2
     query = "protocol == 'paper' and model == 'segformer_b2' and view == 'two_class' and `class` == 'lesion'"
     row = table.data.query(query).iloc[0]
@@ -76,8 +79,8 @@ def test_values_are_means_and_deviations_over_the_seeds(table, study):
     }.items():
         assert row[name] == pytest.approx(np.mean(values))
         assert row[f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
-    lows = [each["intervals"]["two_class_lesion_iou"][0] for each in metrics]
-    assert row["iou_low"] == pytest.approx(np.mean(lows))
+    interval = mean(each["resamples"]["two_class_lesion_iou"] for each in metrics).interval()
+    assert row[["iou_low", "iou_high"]].tolist() == pytest.approx(interval)
     shown = table.shown.loc[row.name, "IoU"].strip("*")
     assert shown.startswith(
         f"{100 * row['iou']:.2f} ± {100 * row['iou_sd']:.2f} [{100 * row['iou_low']:.1f}, "
@@ -298,19 +301,16 @@ def test_every_two_models_are_compared_once_on_each_subset(study):
 
 
 def test_a_difference_is_that_of_the_means_and_its_interval_pairs_the_images(study):
-    """Against scipy's paired bootstrap, where every image is a group of its own."""
+    """Against scipy's paired t-test, where every image is a group of its own."""
     paths, settings = study
     found = overlap.comparable(of(paths["metrics"], "/paper/", "/seed0/"), settings)
     dice = overlap.dice_per_image(found, "paper")
     dice["group"] = dice["image_id"]
-    value, low, high = overlap.differences(dice, [("segformer_b0", "segformer_b1")])[
-        "segformer_b0", "segformer_b1"
-    ]
+    pair = compare(overlap.mean_dice(dice, ["segformer_b0", "segformer_b1"])).iloc[0]
+    value, low, high = pair[["difference", "low", "high"]]
     a, b = dice["segformer_b0"], dice["segformer_b1"]
     assert value == pytest.approx((a - b).mean())
-    expected = bootstrap(
-        (a - b,), np.mean, n_resamples=20_000, method="percentile", rng=1
-    ).confidence_interval
+    expected = ttest_rel(a, b).confidence_interval()
     assert [low, high] == pytest.approx(list(expected), abs=0.03)
     unpaired = bootstrap(
         (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), method="percentile", rng=1
@@ -319,19 +319,20 @@ def test_a_difference_is_that_of_the_means_and_its_interval_pairs_the_images(stu
 
 
 def test_images_of_a_group_are_drawn_together():
-    """Eight groups of ten equal images say as much as eight images."""
-    groups = pd.DataFrame({"group": range(8), "a": np.linspace(0.1, 0.9, 8), "b": 0.5})
-    alone = overlap.differences(groups, [("a", "b")])
-    tenfold = overlap.differences(pd.concat([groups] * 10), [("a", "b")])
-    assert tenfold["a", "b"] == pytest.approx(alone["a", "b"])
+    """Twelve groups of ten equal images say as much as twelve images."""
+    groups = pd.DataFrame({"group": range(12), "a": np.linspace(0.1, 0.9, 12), "b": 0.5})
+    columns = ["difference", "low", "high", "p"]
+    alone = compare(overlap.mean_dice(groups, ["a", "b"]))[columns]
+    tenfold = compare(overlap.mean_dice(pd.concat([groups] * 10), ["a", "b"]))[columns]
+    assert tenfold.to_numpy() == pytest.approx(alone.to_numpy())
 
 
 def test_few_groups_have_a_difference_but_no_interval():
-    groups = pd.DataFrame({"group": range(5), "a": [0.9] * 5, "b": [0.1] * 5})
-    value, low, high = overlap.differences(groups, [("a", "b")])["a", "b"]
-    assert value == pytest.approx(0.8)
-    assert np.isnan([low, high]).all()
-    assert np.isnan(overlap.differences(groups.iloc[:0], [("a", "b")])["a", "b"]).all()
+    groups = pd.DataFrame({"group": range(9), "a": [0.9] * 9, "b": [0.1] * 9})
+    pair = compare(overlap.mean_dice(groups, ["a", "b"])).iloc[0]
+    assert pair["difference"] == pytest.approx(0.8) and pair["p"] == pytest.approx(2 / 2**9)
+    assert np.isnan([pair["low"], pair["high"]]).all()
+    assert overlap.mean_dice(groups.iloc[:0], ["a", "b"]) == {}
 
 
 def test_the_smallest_third_keeps_equal_sizes_together():
@@ -384,9 +385,11 @@ def test_a_test_set_without_lesions_is_undefined_not_zero(make, tmp_path, study)
     copies = []
     for model in ("segformer_b0", "segformer_b1"):
         copies.append(tmp_path / f"paper/segmentation/{model}/seed0/metrics.json")
-        write_json(copies[-1], make_metrics(split, empty, empty))
+        write_metrics(copies[-1], make_metrics(split, empty, empty))
     table = make(copies, study[1])
-    assert table.shown.iloc[0, 2 if make is segmentation else 3] == "n/a (0 lesions)"
+    expected = {segmentation: (2, "n/a (0 lesions)"), segmentation_pairs: (3, "n/a")}
+    column, text = expected[make]
+    assert table.shown.iloc[0, column] == text
 
 
 @pytest.mark.parametrize("name", ["table7", "segmentation", "segmentation_pairs"])

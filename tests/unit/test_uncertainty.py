@@ -7,15 +7,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
 from busflow.metrics.shares import holm, mcnemar, swapped, wilson
-from busflow.metrics.uncertainty import cluster_bootstrap
+from busflow.metrics.uncertainty import DISTANCE, MIN_GROUPS, Estimate, mean, resampled, weights
 
 
-def share(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Hits over images, of counts [R, 2]."""
-    return {"share": counts[:, 0] / counts[:, 1]}
+def share(groups) -> Estimate:
+    """Hits over images, of rows (hits, images)."""
+    groups = np.asarray(groups, float)
+    drawn = resampled(groups)
+    with np.errstate(invalid="ignore"):
+        return Estimate(drawn[:, 0] / drawn[:, 1], groups[:, 1:])
+
+
+def beta_binomial(rng, groups: int, mean: float = 0.8, size: int = 20) -> np.ndarray:
+    """Hits and images of groups that differ in how hard they are."""
+    images = np.full(groups, size)
+    return np.column_stack([rng.binomial(images, rng.beta(3 * mean, 3 * (1 - mean), groups)), images])
 
 
 def test_wilson_is_the_closed_form():
@@ -27,34 +36,89 @@ def test_wilson_is_the_closed_form():
     assert wilson(hits, n) == pytest.approx([0.9286, 0.9469], abs=1e-4)  # of the paper's best model
 
 
-def test_bootstrap_is_that_of_a_loop_over_the_same_draws():
+def test_resamples_are_those_of_a_loop_over_the_same_draws():
     groups = np.array([[3, 5], [0, 2], [4, 4], [1, 9], [2, 2]])
-    draws = np.random.default_rng(0).multinomial(5, [0.2] * 5, size=1000)
-    values = []
-    for draw in draws:
+    found = share(groups)
+    draws = np.random.default_rng(0).multinomial(5, [0.2] * 5, size=2000)
+    for draw, value in zip(draws[:50], found.draws, strict=False):
         resample = [groups[g] for g in range(5) for _ in range(draw[g])]
-        values.append(sum(r[0] for r in resample) / sum(r[1] for r in resample))
-    expected = np.percentile(values, [2.5, 97.5])
-    assert cluster_bootstrap(groups, share)["share"] == pytest.approx(expected.tolist())
+        assert value == pytest.approx(sum(r[0] for r in resample) / sum(r[1] for r in resample))
+    assert found.value == 10 / 22 and found.values[-1] == pytest.approx(8 / 20)
 
 
-def test_bootstrap_of_single_images_agrees_with_scipy():
-    right = np.random.default_rng(5).random(400) < 0.8
-    groups = np.stack([right, np.ones(400)], axis=1)
-    expected = stats.bootstrap(
-        (right,), np.mean, method="percentile", n_resamples=1000, rng=1
-    ).confidence_interval
-    assert cluster_bootstrap(groups, share)["share"] == pytest.approx(list(expected), abs=0.01)
+def test_the_deviation_of_a_mean_over_images_is_its_standard_error():
+    values = np.random.default_rng(5).random(40)
+    found = Estimate(resampled(values[:, None])[:, 0] / weights(40).sum(axis=1), np.ones((40, 1)))
+    assert found.deviation() == pytest.approx(stats.sem(values), rel=0.05)
+
+
+def test_the_interval_is_that_of_students_t_on_the_logit_scale():
+    found = share(beta_binomial(np.random.default_rng(1), 25))
+    logits = special.logit(found.draws)
+    deviation = np.std(logits) * math.sqrt(25 / 24)
+    ends = stats.t(df=24, loc=special.logit(found.value), scale=deviation).interval(0.95)
+    assert found.interval() == pytest.approx(special.expit(ends).tolist())
+
+
+def test_a_difference_is_on_a_scale_from_minus_one_to_one():
+    one, other = (share(beta_binomial(np.random.default_rng(k), 30)) for k in (1, 2))
+    low, high = one.minus(other).interval()
+    assert -1 < low < one.value - other.value < high < 1
+    assert one.minus(one).interval() == [0, 0]
+
+
+def test_a_distance_has_an_interval_above_zero_on_the_scale_of_logarithms():
+    groups = np.random.default_rng(3).exponential(30, (25, 1))
+    found = Estimate(resampled(groups)[:, 0] / weights(25).sum(axis=1), np.ones((25, 1)), DISTANCE)
+    deviation = np.log(found.draws).std() * math.sqrt(25 / 24)
+    ends = stats.t(df=24, loc=np.log(found.value), scale=deviation).interval(0.95)
+    assert found.interval() == pytest.approx(np.exp(ends).tolist())
+
+
+def test_a_few_large_groups_weigh_as_few():
+    """One of 30 groups has half of the images: the effective number is below 4."""
+    groups = beta_binomial(np.random.default_rng(2), 30)
+    large = np.vstack([groups, [0.8 * 600, 600]])
+    effective = 1200**2 / (30 * 20**2 + 600**2)
+    found = share(large)
+    deviation = np.std(special.logit(found.draws)) * math.sqrt(31 / 30)
+    ends = stats.t(df=effective - 1, loc=special.logit(found.value), scale=deviation).interval(0.95)
+    assert found.interval() == pytest.approx(special.expit(ends).tolist())
 
 
 def test_repeating_each_image_in_its_group_does_not_narrow_the_interval():
-    right = np.random.default_rng(6).random(60) < 0.7
-    single = np.stack([right, np.ones(60)], axis=1)
-    assert cluster_bootstrap(25 * single, share) == cluster_bootstrap(single, share)
+    groups = beta_binomial(np.random.default_rng(6), 60, mean=0.6)
+    assert share(25 * groups).interval() == pytest.approx(share(groups).interval())
 
 
-def test_one_group_has_no_interval():
-    assert cluster_bootstrap(np.array([[3, 4]]), share) == {"share": None}
+def test_all_groups_right_have_the_interval_of_so_many_hits():
+    expected = stats.binomtest(20, 20).proportion_ci(0.95, method="exact")
+    assert share([[7, 7]] * 20).interval() == pytest.approx([expected.low, 1])
+    assert share([[0, 7]] * 20).interval() == pytest.approx([0, 1 - expected.low])
+
+
+@pytest.mark.parametrize("groups", [1, 2, MIN_GROUPS - 1])
+def test_too_few_groups_have_no_interval(groups):
+    assert share(beta_binomial(np.random.default_rng(0), groups)).interval() is None
+    assert share(beta_binomial(np.random.default_rng(0), MIN_GROUPS)).interval() is not None
+
+
+def test_a_kind_of_case_that_few_groups_have_leaves_no_interval():
+    found = share(beta_binomial(np.random.default_rng(0), 30))
+    cases = np.column_stack([np.ones(30), np.arange(30) < 9])
+    assert found._replace(cases=cases).n_groups == 9
+    assert found._replace(cases=cases).interval() is None
+
+
+def test_over_seeds_the_interval_is_that_of_the_mean_with_the_same_draws():
+    seeds = [beta_binomial(np.random.default_rng(k), 20) for k in range(3)]
+    pooled = share(sum(seeds))  # of equal groups the mean of shares is the share of the sums
+    assert mean(map(share, seeds)).interval() == pytest.approx(pooled.interval(), abs=1e-3)
+
+
+def test_contributions_are_each_groups_part_of_the_mean():
+    groups = np.array([[3, 5], [0, 2], [4, 4], [1, 9], [2, 2]])
+    assert share(groups).contributions() == pytest.approx(groups[:, 0] / 22)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
