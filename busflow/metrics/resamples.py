@@ -24,7 +24,7 @@ def write_metrics(path: Path, metrics: Mapping) -> None:
         for part, value in zip(PARTS, estimate, strict=True)
     }
     with atomic(Path(path).with_name(FILE)) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        np.savez(temporary, **arrays)  # not compressed: the same bytes whatever the library
     write_json(path, {name: value for name, value in metrics.items() if name != KEY})
 
 
