@@ -1,13 +1,14 @@
 """The paper's claims on its trained classifiers (Fig. 3 and section 5.1), against ours."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from busflow.audit.data import ALL_SOURCES
-from busflow.audit.evidence import Claim, Evidence
-from busflow.audit.verdicts import UNDEFINED, equal, leads, ordered, within
+from busflow.audit.evidence import BY_GROUPS, Claim, Evidence, design
+from busflow.audit.verdicts import UNDEFINED, another, equal, ranked, within
 from busflow.metrics.shares import mcnemar
 from busflow.paper import printed, status
 
@@ -43,7 +44,10 @@ def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim
                 WHERE,
                 f"{value:.2f}",
                 **_judge(
-                    evidence, within(value, point, low, high, ROUNDING), "protocol paper, 95 % CI", [model]
+                    evidence,
+                    within(value, point, low, high, ROUNDING, top=100),
+                    design("protocol paper", *another(point, low, high, top=100), 1),
+                    [model],
                 ),
                 ours_paper_protocol=_interval(ours["paper"].loc[model], score),
                 ours_grouped=_interval(ours["grouped"].loc[model], score),
@@ -57,16 +61,16 @@ def _best(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
     first, second = (round(value * n / 100) for value in accuracy.nlargest(2))
     # The fewest disagreements give the smallest p that two such accuracies can have.
     p = mcnemar(np.arange(n) < first, np.arange(n) < second)
-    table = ours["paper"].dropna(subset="accuracy")
-    tied = table.index[table["indistinguishable"].astype(bool)]
-    verdict = leads(claimed, table["accuracy"].to_dict(), tied) if claimed in table.index else UNDEFINED
-    why = "protocol paper; within CI: not alone at the top by permutation tests over groups"
+    models = list(ours["paper"]["accuracy"].dropna().index)
+    told = evidence.told("classification_pairs", "paper", "score", "accuracy")
+    rivals = [(claimed, other) for other in models if other != claimed]
+    verdict = ranked(rivals, told) if claimed in models else UNDEFINED
     return Claim(
         "F3.best",
         f"{evidence.label(claimed)} is the best of the eight classifiers",
         "5.1",
         " against ".join(f"{value:.2f}" for value in accuracy.nlargest(2)),
-        **_judge(evidence, verdict, why, list(printed("table5").index)),
+        **_judge(evidence, verdict, f"protocol paper; {BY_GROUPS}", list(printed("table5").index)),
         corrected=f"{first} against {second} of {n} images: exact McNemar p ≥ {p:.2f}",
         ours_paper_protocol=_leaders(ours["paper"]),
         ours_grouped=_leaders(ours["grouped"]),
@@ -77,13 +81,14 @@ def _order(
     evidence: Evidence, ours: dict[str, pd.DataFrame], name: str, claim: str, score: str, models: list[str]
 ) -> Claim:
     scores = {protocol: 100 * table[score].reindex(models) for protocol, table in ours.items()}
-    verdict = UNDEFINED if scores["paper"].isna().any() else ordered(models, scores["paper"].to_dict())
+    told = evidence.told("classification_pairs", "paper", "score", score)
+    verdict = UNDEFINED if scores["paper"].isna().any() else ranked(itertools.combinations(models, 2), told)
     return Claim(
         name,
         claim,
         "5.1",
         _list(printed("fig3")[score].reindex(models)),
-        **_judge(evidence, verdict, "order of our point estimates, protocol paper", models),
+        **_judge(evidence, verdict, f"protocol paper; {BY_GROUPS}", models),
         ours_paper_protocol=_list(scores["paper"]),
         ours_grouped=_list(scores["grouped"]),
     )

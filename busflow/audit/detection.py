@@ -1,12 +1,13 @@
 """The paper's claims on its detectors (Table 6, sections 1 and 5.2), against ours."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
-from busflow.audit.evidence import Claim, Evidence
-from busflow.audit.verdicts import UNDEFINED, equal, holds, leads, ordered, within
+from busflow.audit.evidence import BY_GROUPS, Claim, Evidence, design
+from busflow.audit.verdicts import UNDEFINED, another, equal, holds, ranked, within
 from busflow.errors import BusflowError
 from busflow.paper import printed, status
 from busflow.tables.detection import COLUMNS, LITERATURE
@@ -76,7 +77,10 @@ def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim
                 WHERE,
                 f"{value:.3f}",
                 **_judge(
-                    evidence, within(value, point, low, high, ROUNDING), "protocol paper, 95 % CI", [model]
+                    evidence,
+                    within(value, point, low, high, ROUNDING),
+                    design("protocol paper", *another(point, low, high), 3),
+                    [model],
                 ),
                 ours_paper_protocol=_text(ours["paper"].loc[model], score),
                 ours_grouped=_text(ours["grouped"].loc[model], score),
@@ -109,7 +113,9 @@ def _best(evidence: Evidence, ours: dict[str, pd.DataFrame], score: str) -> Clai
     """Among the detectors for which the paper prints this score."""
     paper = printed("table6")[score].dropna()
     models, claimed = list(paper.index), paper.idxmax()
-    values = ours["paper"][score].reindex(models).dropna().to_dict()
+    values = ours["paper"][score].reindex(models).dropna()
+    rivals = [(claimed, other) for other in values.index if other != claimed]
+    told = evidence.told("detection_pairs", "paper", "score", score)
     return Claim(
         f"T6.best_{score}",
         f"{_label(evidence, claimed)} has the highest {COLUMNS[score]} of {len(models)} detectors",
@@ -117,8 +123,8 @@ def _best(evidence: Evidence, ours: dict[str, pd.DataFrame], score: str) -> Clai
         f"{paper.max():.3f}",
         **_judge(
             evidence,
-            leads(claimed, values, []) if claimed in values else UNDEFINED,
-            "order of our point estimates, protocol paper",
+            ranked(rivals, told) if claimed in values else UNDEFINED,
+            _by_groups(score),
             models,
         ),
         ours_paper_protocol=_leader(evidence, ours["paper"][score].reindex(models)),
@@ -130,13 +136,14 @@ def _order(
     evidence: Evidence, ours: dict[str, pd.DataFrame], name: str, claim: str, score: str, models: list[str]
 ) -> Claim:
     scores = {protocol: table[score].reindex(models) for protocol, table in ours.items()}
-    verdict = UNDEFINED if scores["paper"].isna().any() else ordered(models, scores["paper"].to_dict())
+    told = evidence.told("detection_pairs", "paper", "score", score)
+    verdict = UNDEFINED if scores["paper"].isna().any() else ranked(itertools.combinations(models, 2), told)
     return Claim(
         f"T6.{name}",
         claim,
         WHERE,
         _list(printed("table6")[score].reindex(models)),
-        **_judge(evidence, verdict, "order of our point estimates, protocol paper", models),
+        **_judge(evidence, verdict, _by_groups(score), models),
         ours_paper_protocol=_list(scores["paper"]),
         ours_grouped=_list(scores["grouped"]),
     )
@@ -144,16 +151,16 @@ def _order(
 
 def _medium(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
     scores = {protocol: table["apm"].reindex(FOUR) for protocol, table in ours.items()}
-    paper = scores["paper"]
-    convnext = paper[["convnext_tiny", "convnext_small"]].min()
-    verdict = UNDEFINED if paper.isna().any() else holds(convnext > paper[[SWIN, "detr_r50"]].max())
+    pairs = itertools.product(("convnext_tiny", "convnext_small"), (SWIN, "detr_r50"))
+    told = evidence.told("detection_pairs", "paper", "score", "apm")
+    verdict = UNDEFINED if scores["paper"].isna().any() else ranked(pairs, told)
     return Claim(
         "T6.order_apm",
         "On medium lesions ConvNeXt-Tiny and -Small surpass Swin-Base and DETR",
         WHERE,
         _list(printed("table6")["apm"].reindex(FOUR)),
-        **_judge(evidence, verdict, "our point estimates, protocol paper", list(FOUR)),
-        ours_paper_protocol=_list(paper),
+        **_judge(evidence, verdict, _by_groups("apm"), list(FOUR)),
+        ours_paper_protocol=_list(scores["paper"]),
         ours_grouped=_list(scores["grouped"]),
     )
 
@@ -193,6 +200,11 @@ def _baseline(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
 
 def _judge(evidence: Evidence, verdict: str, why: str, models: list[str]) -> dict[str, str]:
     return evidence.judge(verdict, why, sources=["lin"], models=models, task="detection")
+
+
+def _by_groups(score: str) -> str:
+    untested = "" if score in INTERVALS else f", which {COLUMNS[score]} has none of"
+    return f"protocol paper; {BY_GROUPS}{untested}"
 
 
 def _label(evidence: Evidence, model: str) -> str:

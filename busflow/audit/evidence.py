@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from busflow.audit.identities import sums
-from busflow.audit.verdicts import NOT_TESTABLE
+from busflow.audit.verdicts import NOT_TESTABLE, Told
 from busflow.errors import BusflowError
 from busflow.files import read_json
+from busflow.metrics.comparison import ALPHA
 from busflow.metrics.confusion import per_class
 from busflow.protocols import PAPER, RULES, plain, whole
 from busflow.tables.data import COLUMNS
@@ -20,6 +21,7 @@ from busflow.units import by_protocol, foreign_sources
 # The tables of each task that claims are judged by, with the columns that they look at. Of a task that a
 # study lacks they are empty.
 SPLIT = ["protocol", "subset", *COLUMNS]
+PAIRS = ["protocol", "model", "other", "score", "difference", "p_holm"]
 OF_TASKS = {
     "classification": {
         "table2": SPLIT,
@@ -28,6 +30,7 @@ OF_TASKS = {
             *("protocol", "model", "label", "indistinguishable", "split_sha256"),
             *(f"{score}{end}" for score in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
         ],
+        "classification_pairs": PAIRS,
         "classification_per_class": ["protocol", "model", "class", "n", "n_predicted", "recall", "precision"],
     },
     "detection": {
@@ -40,6 +43,7 @@ OF_TASKS = {
             *(f"{score}{end}" for score in ("ap", "ap50", "ap75") for end in ("", "_low", "_high")),
         ],
         "detection": ["protocol", "model", "split_sha256"],
+        "detection_pairs": PAIRS,
     },
     "segmentation": {
         "table4": SPLIT,
@@ -47,10 +51,24 @@ OF_TASKS = {
             *("protocol", "model", "view", "class", "acc", "aacc", "macc", "lesion_pixel_share", "n"),
             *(f"{score}{end}" for score in ("iou", "miou") for end in ("", "_low", "_high")),
         ],
-        "segmentation": ["protocol", "model", "split_sha256", "dice_smallest", "dice_largest"],
-        "segmentation_pairs": ["protocol", "model", "other", "subset", "difference", "low", "high"],
+        "segmentation": [
+            *("protocol", "model", "split_sha256", "dice_smallest", "dice_largest"),
+            *("dice_size_gap", "dice_size_gap_low", "dice_size_gap_high"),
+        ],
+        "segmentation_pairs": ["protocol", "model", "other", "subset", "difference", "low", "high", "p_holm"],
     },
 }
+
+
+# Why a rank or an order has its verdict.
+BY_GROUPS = "by permutation tests over groups, adjusted for all pairs"
+
+
+def design(protocol: str, low: float, high: float, digits: int) -> str:
+    """Which printed numbers ours agree with: those that another study of this design would have."""
+    if np.isnan(low):
+        return f"{protocol}; too few groups for an interval"
+    return f"{protocol}; another study of this design has {low:.{digits}f} to {high:.{digits}f} (95 %)"
 
 
 class Claim(NamedTuple):
@@ -103,6 +121,22 @@ class Evidence:
         """Rows of a table, by their ``index`` column, of the protocol of this split; empty without one."""
         data = self.tables[table]
         return data[data["protocol"] == self.protocols[split]].set_index(index)
+
+    def told(self, table: str, split: str, part: str, name: str) -> Told:
+        """Whether the tests of a table of pairs, adjusted for all of them, tell a model better than another.
+
+        Args:
+            table: of pairs.
+            split: whose protocol.
+            part, name: column of what a row is about, and what is asked about. Of what has no test nothing is
+                told.
+        """
+        rows = self.rows(table, split, part)
+        rows = rows[(rows.index == name) & (rows["p_holm"] < ALPHA)]
+        first = rows["difference"] > 0
+        better, worse = rows["model"].where(first, rows["other"]), rows["other"].where(first, rows["model"])
+        known = set(zip(better, worse, strict=True))
+        return lambda one, other: (one, other) in known
 
     def label(self, model: str, task: str = "classification") -> str:
         """A model's name in sentences."""

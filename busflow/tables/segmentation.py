@@ -223,7 +223,7 @@ def _by_image(protocol: str, model: str, seeds: list[dict], settings: dict) -> d
     row |= {"dice_lesion_seeds_sd": values["dice_lesion"].std(ddof=1)}
     for name, place in PLACES.items():
         row |= _interval(name, place, row[name], seeds)
-    return row
+    return row | _size_gap(seeds)
 
 
 def _flat(metrics: dict) -> dict[str, float | None]:
@@ -256,6 +256,15 @@ def _counts(model: str, seeds: list[dict], settings: dict) -> dict[str, object]:
 def _interval(name: str, place: str, value: float, seeds: list[dict]) -> dict[str, float]:
     """A value over the seeds with the ends of its interval, of the estimate of that place."""
     return interval_columns(name, (value, *ends(over_seeds(seeds, ESTIMATES.get(place, place)))))
+
+
+def _size_gap(seeds: list[dict]) -> dict[str, float]:
+    """Mean Dice on the largest third of the lesions less that on the smallest, with its interval."""
+    small, _, large = (over_seeds(seeds, f"sizes.{third}.dice") for third in THIRDS)
+    if small is None or large is None:  # lesions of one size have no thirds
+        return interval_columns("dice_size_gap", [np.nan] * 3)
+    gap = large.minus(small)._replace(cases=np.hstack([large.cases, small.cases]))
+    return interval_columns("dice_size_gap", (gap.value, *ends(gap)))
 
 
 def _standing(found: Metrics) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from busflow.paper import facts, printed
 from busflow.tables import classification as tables_classification
 from busflow.tables import data as tables_data
 from busflow.tables import detection as tables_detection
+from busflow.tables import pairs as tables_pairs
 from busflow.tables import segmentation as tables_segmentation
 from study_files import LIN, write_facts, write_study
 from study_files import study_settings as classification_settings
@@ -54,6 +55,10 @@ def study(tmp_path_factory):
         "classification": tables_classification.classification(
             paths["predictions"], paths["classification"], settings
         ),
+        "classification_pairs": tables_classification.classification_pairs(
+            paths["predictions"], paths["classification"], settings
+        ),
+        "detection_pairs": tables_pairs.pairs(detected, settings),
         "classification_per_class": tables_classification.classification_per_class(
             paths["metrics"], settings
         ),
@@ -151,6 +156,21 @@ def test_the_facts_hold_every_number_of_tables_6_and_7():
 # Verdicts
 
 
+def told(*pairs: str):
+    """That the first letter of each pair is better than the second."""
+    return lambda one, other: one + other in pairs
+
+
+def test_two_studies_with_the_same_truth_contradict_each_other_in_a_twentieth_of_cases():
+    rng, n, z = np.random.default_rng(0), 400, 1.959964
+    ours, theirs = rng.binomial(n, 0.9, (2, 4000)) / n
+    reach = z / np.sqrt(n * ours * (1 - ours))
+    low, high = (1 / (1 + np.exp(-(np.log(ours / (1 - ours)) + sign * reach))) for sign in (-1, 1))
+    found = [verdicts.within(*each) == "contradicted" for each in zip(theirs, ours, low, high, strict=True)]
+    assert 0.03 < np.mean(found) < 0.07
+    assert 0.13 < np.mean((theirs < low) | (theirs > high)) < 0.20  # by our interval alone
+
+
 @pytest.mark.parametrize(
     ("verdict", "expected"),
     [
@@ -159,16 +179,20 @@ def test_the_facts_hold_every_number_of_tables_6_and_7():
         (verdicts.equal(28.9, 28.59, 0.1), "contradicted"),
         (verdicts.equal(0, float("nan")), "undefined"),
         (verdicts.equal(0, None), "undefined"),
-        (verdicts.within(93.84, 93.84, 92, 95, 0.005), "reproduced"),
-        (verdicts.within(93.84, 93.1, 92, 95, 0.005), "within CI"),
-        (verdicts.within(93.84, 97.0, 96, 98, 0.005), "contradicted"),
+        (verdicts.within(93.84, 93.84, 92, 95, 0.005, top=100), "reproduced"),
+        (verdicts.within(93.84, 93.1, 92, 95, 0.005, top=100), "within CI"),
+        (verdicts.within(91.6, 93.1, 92, 94, 0.005, top=100), "within CI"),  # in another study's interval
+        (verdicts.within(93.84, 97.0, 96, 98, 0.005, top=100), "contradicted"),
         (verdicts.within(93.84, float("nan"), 96, 98), "undefined"),
-        (verdicts.leads("a", {"a": 2, "b": 1}, ["a"]), "reproduced"),
-        (verdicts.leads("a", {"a": 2, "b": 1}, ["a", "b"]), "within CI"),
-        (verdicts.leads("b", {"a": 2, "b": 1}, ["a", "b"]), "within CI"),
-        (verdicts.leads("b", {"a": 2, "b": 1}, ["a"]), "contradicted"),
-        (verdicts.ordered(["a", "b"], {"a": 2, "b": 1}), "reproduced"),
-        (verdicts.ordered(["a", "b"], {"a": 1, "b": 1}), "contradicted"),
+        (verdicts.within(93.84, 93.1, float("nan"), float("nan")), "not testable"),
+        (verdicts.ranked([("a", "b"), ("a", "c")], told("ab", "ac")), "reproduced"),
+        (verdicts.ranked([("a", "b"), ("a", "c")], told("ab")), "not told apart"),
+        (verdicts.ranked([("a", "b"), ("a", "c")], told()), "not told apart"),
+        (verdicts.ranked([("a", "b"), ("a", "c")], told("ab", "ca")), "contradicted"),
+        (verdicts.above(50, [(51, 60), (50.1, 70)]), "reproduced"),
+        (verdicts.above(50, [(51, 60), (49, 70)]), "not told apart"),
+        (verdicts.above(50, [(51, 60), (float("nan"), float("nan"))]), "not told apart"),
+        (verdicts.above(50, [(51, 60), (40, 49)]), "contradicted"),
     ],
 )
 def test_verdicts_follow_the_numbers(verdict, expected):
@@ -383,7 +407,7 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["audit.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/audit.py"), run_name="__main__")
     found = pd.read_csv(tmp_path / "out/ledger.csv")
-    allowed = {"reproduced", "within CI", "contradicted", "undefined", "not testable"}
+    allowed = {"reproduced", "within CI", "not told apart", "contradicted", "undefined", "not testable"}
     assert set(found["verdict"]) <= allowed
     assert found["id"].is_unique
     assert "> DEMO" in (tmp_path / "out/ledger.md").read_text()
