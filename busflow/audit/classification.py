@@ -30,6 +30,7 @@ def classification_claims(evidence: Evidence) -> Iterator[Claim]:
         claim = f"Nano is more accurate than {other.capitalize()}"
         yield _order(evidence, ours, f"F3.nano_{other}", claim, "accuracy", [nano, f"convnext_{other}"])
     yield from _normal(evidence)
+    yield from _by_class(evidence)
 
 
 def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim]:
@@ -127,6 +128,38 @@ def _normal(evidence: Evidence) -> Iterator[Claim]:
             ours_paper_protocol=_share(rows["paper"].loc[model], "precision", "n_predicted"),
             ours_grouped=_share(rows["grouped"].loc[model], "precision", "n_predicted"),
         )
+
+
+def _by_class(evidence: Evidence) -> Iterator[Claim]:
+    """Precision and recall that the paper prints and that are not 0, of a class."""
+    tables = {
+        protocol: evidence.rows("classification_per_class", protocol, "model")
+        for protocol in ("paper", "grouped")
+    }
+    for column in [name for name in printed("fig3") if "_" in name and name != "macro_f1"]:
+        label, score = column.split("_")
+        values = printed("fig3")[column].dropna()
+        rows = {
+            protocol: table[table["class"] == label].reindex(values.index)
+            for protocol, table in tables.items()
+        }
+        for model, value in values[values > 0].items():
+            row = rows["paper"].loc[model]
+            point, low, high = (100 * row[f"{score}{end}"] for end in ("", "_low", "_high"))
+            yield Claim(
+                f"F3.{model}.{column}",
+                f"{evidence.label(model)}: {score} of {label.capitalize()} {value:.2f} %",
+                WHERE,
+                f"{value:.2f}",
+                **_judge(
+                    evidence,
+                    within(value, point, low, high, ROUNDING, top=100),
+                    design("protocol paper", *another(point, low, high, top=100), 1),
+                    [model],
+                ),
+                ours_paper_protocol=_interval(row, score),
+                ours_grouped=_interval(rows["grouped"].loc[model], score),
+            )
 
 
 def _judge(evidence: Evidence, verdict: str, why: str, models: list[str]) -> dict[str, str]:

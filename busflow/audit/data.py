@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from busflow.audit.evidence import Claim, Evidence
-from busflow.audit.verdicts import equal, holds
+from busflow.audit.verdicts import NOT_TESTABLE, equal, holds
 from busflow.labels import LABELS
 from busflow.paper import facts, printed
 from busflow.tables.classification import macs
@@ -30,7 +30,7 @@ def data_claims(evidence: Evidence) -> Iterator[Claim]:
 
 
 def network_claims(evidence: Evidence) -> Iterator[Claim]:
-    """Parameters, MACs and size of each network; they need neither data nor training."""
+    """Parameters, MACs and size of each network, which need neither data nor training, and its batch."""
     ours = evidence.tables["table5"].set_index("model").reindex(printed("table5").index)
     paper, corrected = printed("table5"), printed("table5", corrected=True)
     for column, found, text in (
@@ -55,6 +55,15 @@ def network_claims(evidence: Evidence) -> Iterator[Claim]:
                 corrected="–" if implied == value else text(implied),
                 ours_paper_protocol="–" if pd.isna(found[model]) else text(found[model]),
             )
+    for model, value in paper["batch_size"].items():
+        yield Claim(
+            f"T5.{model}.batch_size",
+            f"{evidence.label(model)}: trained with batches of {value:,.0f}",
+            "Table 5",
+            f"{value:,.0f}",
+            NOT_TESTABLE,
+            "a choice of the authors, which studies follow and cannot judge",
+        )
 
 
 def _sources(evidence: Evidence) -> Iterator[Claim]:

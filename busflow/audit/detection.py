@@ -68,9 +68,12 @@ def check_detection_metrics(metrics: dict, name: str) -> None:
 
 
 def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim]:
-    for score in INTERVALS:
+    for score in (*INTERVALS, "apm", "apl"):
         for model, value in printed("table6")[score].dropna().items():
-            point, low, high = (ours["paper"].loc[model, f"{score}{part}"] for part in ("", "_low", "_high"))
+            row = ours["paper"].loc[model]
+            point, low, high = (row.get(f"{score}{part}", np.nan) for part in ("", "_low", "_high"))
+            of_size = f"protocol paper; {COLUMNS[score]} has no interval"
+            why = design("protocol paper", *another(point, low, high), 3) if score in INTERVALS else of_size
             yield Claim(
                 f"T6.{model}.{score}",
                 f"{_label(evidence, model)}: {COLUMNS[score]} {value:.3f}",
@@ -79,7 +82,7 @@ def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim
                 **_judge(
                     evidence,
                     within(value, point, low, high, ROUNDING),
-                    design("protocol paper", *another(point, low, high), 3),
+                    why,
                     [model],
                 ),
                 ours_paper_protocol=_text(ours["paper"].loc[model], score),

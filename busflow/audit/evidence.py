@@ -21,6 +21,7 @@ from busflow.units import by_protocol, foreign_sources
 # The tables of each task that claims are judged by, with the columns that they look at. Of a task that a
 # study lacks they are empty.
 SPLIT = ["protocol", "subset", *COLUMNS]
+ENDS = ("", "_low", "_high")
 PAIRS = ["protocol", "model", "other", "score", "difference", "p_holm"]
 OF_TASKS = {
     "classification": {
@@ -28,10 +29,13 @@ OF_TASKS = {
         "table5": ["model", "params_1000", "macs", "size_bytes_3"],
         "classification": [
             *("protocol", "model", "label", "indistinguishable", "split_sha256"),
-            *(f"{score}{end}" for score in ("accuracy", "macro_f1") for end in ("", "_low", "_high")),
+            *(f"{score}{end}" for score in ("accuracy", "macro_f1") for end in ENDS),
         ],
         "classification_pairs": PAIRS,
-        "classification_per_class": ["protocol", "model", "class", "n", "n_predicted", "recall", "precision"],
+        "classification_per_class": [
+            *("protocol", "model", "class", "n", "n_predicted"),
+            *(f"{score}{end}" for score in ("recall", "precision") for end in ENDS),
+        ],
     },
     "detection": {
         "table3": [
@@ -40,7 +44,7 @@ OF_TASKS = {
         ],
         "table6": [
             *("protocol", "model", "n_boxes", "n_coco.small", "aps", "apm", "apl"),
-            *(f"{score}{end}" for score in ("ap", "ap50", "ap75") for end in ("", "_low", "_high")),
+            *(f"{score}{end}" for score in ("ap", "ap50", "ap75") for end in ENDS),
         ],
         "detection": ["protocol", "model", "split_sha256"],
         "detection_pairs": PAIRS,
@@ -48,8 +52,8 @@ OF_TASKS = {
     "segmentation": {
         "table4": SPLIT,
         "table7": [
-            *("protocol", "model", "view", "class", "acc", "aacc", "macc", "lesion_pixel_share", "n"),
-            *(f"{score}{end}" for score in ("iou", "miou") for end in ("", "_low", "_high")),
+            *("protocol", "model", "view", "class", "lesion_pixel_share", "n"),
+            *(f"{score}{end}" for score in ("iou", "acc", "miou", "aacc", "macc") for end in ENDS),
         ],
         "segmentation": [
             *("protocol", "model", "split_sha256", "dice_smallest", "dice_largest"),

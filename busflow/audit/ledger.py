@@ -22,7 +22,7 @@ ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7", "S5")
 TABLE_OF = {
     r"T7\.(families|families_small|b4_small|b4_b0)": "segmentation_pairs",
     r"T7\.(convnext|b4)_sizes": "segmentation",
-    r"E2\..*|F3\..*\.normal_.*": "classification_per_class",
+    r"E2\..*|F3\..*_(precision|recall)": "classification_per_class",
     r"F3\..*": "classification",
     r"T(\d)\..*": r"table\1",
     r"S5\.(.*)": r"\1",

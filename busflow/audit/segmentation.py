@@ -45,7 +45,7 @@ SCORES = {
     "iou0": "IoU of the background (printed: Benign)",
     "acc0": "accuracy on the background (printed: Benign)",
 }
-WITH_INTERVAL = ("miou", "iou1")
+BY_DICE = ("miou", "iou1")  # what a test of Dice is about
 BEST = SEGFORMERS[-1:]
 
 
@@ -146,9 +146,8 @@ def check_segmentation_metrics(metrics: dict, name: str) -> None:
 
 
 def _scores(evidence: Evidence, ours: dict[str, Results]) -> Iterator[Claim]:
-    """The two scores that have an interval."""
     corrected = printed("table7", corrected=True)
-    for score in WITH_INTERVAL:
+    for score, words in SCORES.items():
         for model, value in printed("table7")[score].items():
             row, typo = ours["paper"].scores.loc[model], status("table7", model, score) == "typo"
             ends = row[f"{score}_low"], row[f"{score}_high"]
@@ -156,7 +155,7 @@ def _scores(evidence: Evidence, ours: dict[str, Results]) -> Iterator[Claim]:
             why = design("protocol paper", *another(row[score], *ends, top=100), 1)
             yield Claim(
                 f"T7.{model}.{score}",
-                f"{label(evidence, model)}: {SCORES[score]} {value:.2f} %",
+                f"{label(evidence, model)}: {words} {value:.2f} %",
                 WHERE,
                 f"{value:.2f}",
                 **_judge(evidence, verdict, why, [model]),
@@ -194,7 +193,7 @@ def _best(evidence: Evidence, ours: dict[str, Results], score: str) -> Claim:
     if corrected.idxmax() != claimed:
         judged = {"verdict": CONTRADICTED, "why": "the other cells of the same row imply less"}
     else:
-        tested = score in WITH_INTERVAL  # by Dice, which no accuracy goes with
+        tested = score in BY_DICE
         told = evidence.told("segmentation_pairs", "paper", "subset", "lesions" if tested else score)
         verdict = UNDEFINED
         if claimed in values:

@@ -1,12 +1,13 @@
 """Claims that the paper's own Table 7 decides, and what all claims on segmenters are judged by."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from busflow.audit.evidence import Claim, Evidence
+from busflow.audit.evidence import ENDS, Claim, Evidence
 from busflow.audit.identities import table7_identities
 from busflow.audit.verdicts import holds
 from busflow.paper import facts, lesion_share, printed
@@ -30,7 +31,7 @@ QUOTED = {"STAN [64]": 84.70, "Huang et al. [60]": 72.12, "AMS-PAN [62]": 68.53}
 class Results(NamedTuple):
     """One protocol's results of the paper's models; NaN is what the study lacks.
 
-    ``scores``: by model, in the columns of the paper (per cent), with ``miou_low``, ``iou1_high`` ...,
+    ``scores``: by model, in the columns of the paper (per cent), each with ``_low`` and ``_high``,
     ``lesion_pixel_share`` and ``n``. ``images``: the table of overlap image by image, by model.
     ``pairs``: the differences of mean Dice, by subset.
     """
@@ -62,10 +63,11 @@ def results(evidence: Evidence, protocol: str) -> Results:
     scores = pd.DataFrame(index=models)
     for place, label in enumerate(CATEGORIES):
         part = rows[rows["class"] == label].reindex(models)
-        for name in ("iou", "iou_low", "iou_high", "acc"):
-            scores[f"{name[:3]}{place}{name[3:]}"] = 100 * part[name]
-    for name in ("miou", "miou_low", "miou_high", "aacc", "macc", "lesion_pixel_share"):
-        scores[name] = 100 * part[name]
+        for name, end in itertools.product(("iou", "acc"), ENDS):
+            scores[f"{name}{place}{end}"] = 100 * part[f"{name}{end}"]
+    for name, end in itertools.product(("miou", "aacc", "macc"), ENDS):
+        scores[f"{name}{end}"] = 100 * part[f"{name}{end}"]
+    scores["lesion_pixel_share"] = 100 * part["lesion_pixel_share"]
     scores["n"] = part["n"]
     images = evidence.rows("segmentation", protocol, "model").reindex(models)
     return Results(scores, images, evidence.rows("segmentation_pairs", protocol, "subset"))

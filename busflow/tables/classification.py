@@ -296,7 +296,8 @@ def classification_pairs(predictions_paths: list[Path], splits_paths: list[Path]
     how = LEADING["classification"]
     shown = pairs_shown(data, "score", SHOWN_SCORES, how, "classification", settings)
     of_accuracy = data[data["score"] == "accuracy"]
-    shown["McNemar's p of accuracy"] = of_accuracy["p_mcnemar"].map(lambda p: number(p, 3)).to_numpy()
+    p_values = [number(p, 3) for p in of_accuracy["p_mcnemar"]]
+    shown["McNemar's p of accuracy"] = pd.Series(p_values, dtype=str)  # so too where there is no pair
     notes = [*split_notes(paths, settings, counts), how.words, *NOTES, MCNEMAR]
     return Table("Classification: every two models on the same images.", data, shown, notes)
 

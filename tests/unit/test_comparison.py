@@ -1,16 +1,24 @@
 """Pairs of models, the ranks they leave open, and two levels of variance, against closed forms and truth."""
 
+import detection_files
 import numpy as np
 import pandas as pd
 import pytest
+import segmentation_files
 from scipy import stats
 
+import study_files
+from busflow.audit.evidence import Evidence
 from busflow.metrics.comparison import against_best, compare, rank_sets
 from busflow.metrics.resamples import read_metrics, write_metrics
 from busflow.metrics.shares import holm, swapped
 from busflow.metrics.uncertainty import Estimate, resampled
+from busflow.tables import table
+from busflow.tables.classification import classification_pairs
 from busflow.tables.leading import rank_text
+from busflow.tables.pairs import pairs
 from busflow.tables.seeds import two_levels
+from busflow.tables.segmentation import segmentation_pairs
 
 
 def mean_of(values) -> Estimate:
@@ -99,3 +107,25 @@ def test_estimates_are_read_as_they_were_written(tmp_path):
     assert found["score"] == 0.5 and found["resamples"]["a.b"].bounds == (0, np.inf)
     assert found["resamples"]["a.b"].values == pytest.approx(estimate.values, abs=1e-7)
     assert (found["resamples"]["a.b"].cases == 1).all()
+
+
+def test_a_study_of_one_model_has_tables_of_no_pairs_which_tell_nothing(tmp_path):
+    one = study_files.study_settings(models=("convnext_atto",))
+    detectors = detection_files.study_settings(models=("swin_base",))
+    segmenters = segmentation_files.study_settings(models=("segformer_b0",))
+    paths = study_files.write_study(tmp_path / "c", one)
+    detected = detection_files.write_study(tmp_path / "d", detectors)["metrics"]
+    segmented = segmentation_files.write_study(tmp_path / "s", segmenters)["metrics"]
+    tables = {
+        "classification_pairs": classification_pairs(paths["predictions"], paths["classification"], one),
+        "detection_pairs": pairs(detected, detectors),
+        "segmentation_pairs": segmentation_pairs(segmented, segmenters),
+    }
+    evidence = Evidence.__new__(Evidence)
+    evidence.tables, evidence.settings = {}, one
+    for name, made in tables.items():
+        table.write(made, tmp_path / f"{name}.csv", tmp_path / f"{name}.md", None)
+        assert "p_holm" in (tmp_path / f"{name}.csv").read_text() and made.data.empty
+        evidence.tables[name] = pd.read_csv(tmp_path / f"{name}.csv")
+        part = "subset" if name.startswith("seg") else "score"
+        assert not evidence.told(name, "paper", part, "ap")("swin_base", "detr_r50")
