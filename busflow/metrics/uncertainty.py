@@ -11,7 +11,7 @@ from scipy.stats import t
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
-# With fewer groups no interval held its level in simulations (benchmarks/interval_coverage.py, docs/statistics.md).
+# With fewer groups no interval held its level in simulations (benchmarks/interval_coverage.py).
 MIN_GROUPS = 10
 TOO_FEW = f"too few groups (fewer than {MIN_GROUPS})"
 
