@@ -114,6 +114,6 @@ def test_the_file_says_what_it_is(exported):
 
 def test_a_cascade_is_refused_with_the_reason(tmp_path):
     weights = save_untrained(tmp_path / "weights.pth", "detection", SIDE)
-    with pytest.raises(BusflowError, match=r"is a Cascade R-CNN, .* use busflow predict"):
+    with pytest.raises(BusflowError, match=r"is a detector that suppresses, .* use busflow predict"):
         export(weights, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == [weights]

@@ -40,7 +40,6 @@ except SystemExit:
         ("figures.training", "seaborn"),
         ("metrics.calibration", "scipy"),  # which trainings begin with
         ("tables.data", "scipy"),
-        ("tables.detection", "scipy"),
         ("data.splits", "sklearn"),
     ],
 )

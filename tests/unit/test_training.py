@@ -298,9 +298,9 @@ def test_what_does_not_fit_is_halved_and_the_training_goes_on_from_its_last_stat
     assert halved["epoch"].tolist() == [1, 2, 3] and halved["step"].iloc[-1] == straight["step"].iloc[-1]
     assert halved["train_loss"].to_numpy() == pytest.approx(straight["train_loss"].to_numpy(), rel=0.1)
     assert passes[:8] == [4] * 8 and 4 not in passes[12:]
-    # Nothing was trained twice but the step of the optimiser that was cut.
+    # Nothing was done twice but the step of the optimiser that was cut, and perhaps a validation.
     trained = sum(passes) - 3 * 12 - 12  # but for validation and calibration
-    assert 3 * 32 <= trained <= 3 * 32 + 8
+    assert 3 * 32 <= trained <= 3 * 32 + 8 + 12
 
 
 def test_what_cannot_be_halved_is_one_line_that_says_what_helps(inputs, tmp_path, small_gpu):
