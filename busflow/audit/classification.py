@@ -36,23 +36,7 @@ def classification_claims(evidence: Evidence) -> Iterator[Claim]:
 def _scores(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Iterator[Claim]:
     for score, words in {"accuracy": "accuracy", "macro_f1": "total F1"}.items():
         for model, value in printed("fig3")[score].dropna().items():
-            point, low, high = (
-                100 * ours["paper"].loc[model, f"{score}{part}"] for part in ("", "_low", "_high")
-            )
-            yield Claim(
-                f"F3.{model}.{score}",
-                f"{evidence.label(model)}: {words} {value:.2f} %",
-                WHERE,
-                f"{value:.2f}",
-                **_judge(
-                    evidence,
-                    within(value, point, low, high, ROUNDING, top=100),
-                    design("protocol paper", *another(point, low, high, top=100), 1),
-                    [model],
-                ),
-                ours_paper_protocol=_interval(ours["paper"].loc[model], score),
-                ours_grouped=_interval(ours["grouped"].loc[model], score),
-            )
+            yield _percentage(evidence, model, score, words, value, ours, score)
 
 
 def _best(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
@@ -144,22 +128,36 @@ def _by_class(evidence: Evidence) -> Iterator[Claim]:
             for protocol, table in tables.items()
         }
         for model, value in values[values > 0].items():
-            row = rows["paper"].loc[model]
-            point, low, high = (100 * row[f"{score}{end}"] for end in ("", "_low", "_high"))
-            yield Claim(
-                f"F3.{model}.{column}",
-                f"{evidence.label(model)}: {score} of {label.capitalize()} {value:.2f} %",
-                WHERE,
-                f"{value:.2f}",
-                **_judge(
-                    evidence,
-                    within(value, point, low, high, ROUNDING, top=100),
-                    design("protocol paper", *another(point, low, high, top=100), 1),
-                    [model],
-                ),
-                ours_paper_protocol=_interval(row, score),
-                ours_grouped=_interval(rows["grouped"].loc[model], score),
-            )
+            words = f"{score} of {label.capitalize()}"
+            yield _percentage(evidence, model, column, words, value, rows, score)
+
+
+def _percentage(
+    evidence: Evidence,
+    model: str,
+    key: str,
+    words: str,
+    value: float,
+    ours: dict[str, pd.DataFrame],
+    score: str,
+) -> Claim:
+    """One printed percentage of Fig. 3 against ``score`` of our rows, a table by model per protocol."""
+    row = ours["paper"].loc[model]
+    point, low, high = (100 * row[f"{score}{end}"] for end in ("", "_low", "_high"))
+    return Claim(
+        f"F3.{model}.{key}",
+        f"{evidence.label(model)}: {words} {value:.2f} %",
+        WHERE,
+        f"{value:.2f}",
+        **_judge(
+            evidence,
+            within(value, point, low, high, ROUNDING, top=100),
+            design("protocol paper", *another(point, low, high, top=100), 1),
+            [model],
+        ),
+        ours_paper_protocol=_interval(row, score),
+        ours_grouped=_interval(ours["grouped"].loc[model], score),
+    )
 
 
 def _judge(evidence: Evidence, verdict: str, why: str, models: list[str]) -> dict[str, str]:

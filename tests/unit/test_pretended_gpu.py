@@ -187,7 +187,7 @@ def test_the_operators_of_plain_torch_run_on_a_gpu(gpu):
 
 def test_a_training_in_single_precision_computes_what_the_cpu_does(tmp_path):
     """To within rounding: torch splits some operators otherwise for a CPU."""
-    entry = entries.settings("classification", "convnext_atto") | {"amp": False, "learning_rate": 1e-2}
+    entry = entries.settings("classification", "convnext_atto") | {"precision": "fp32", "learning_rate": 1e-2}
     weights, losses = [], []
     for name, place in (("gpu", card()), ("cpu", contextlib.nullcontext())):
         folder = tmp_path / name
