@@ -145,7 +145,7 @@ def leak_gap(study: Study, trained: Trained) -> list[Block]:
         for score in how.scores.values():
             gap = estimate(other.metrics, score)[0] - estimate(trained.metrics, score)[0]
             texts = [_text(each.metrics, score, trained.task) for each in (other, trained)]
-            gap_text = f"{how.factor * gap:+.{how.digits}f}"
+            gap_text = f"{how.factor * gap:+z.{how.digits}f}"
             rows.append([entries[other.protocol]["label"], score.title, *texts, gap_text])
     if not rows:
         return [f"{NOT_KNOWN}the leak gap (it takes a protocol of each kind).", *_leakage(study)]

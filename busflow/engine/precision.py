@@ -31,6 +31,8 @@ def wrap(precision: str, **options) -> OptimWrapper:
     """
     if precision == "fp32":
         return OptimWrapper(**options)
+    # In this mmengine's loop of validation computes, which is told no other.
+    torch.set_autocast_dtype("cuda", torch.bfloat16 if precision == "bf16" else torch.float16)
     if precision == "bf16":
         return _MixedPrecision(dtype="bfloat16", loss_scale={"enabled": False}, **options)
     return _MixedPrecision(dtype="float16", **options)

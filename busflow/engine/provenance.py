@@ -38,8 +38,10 @@ def describe_inputs(inputs: dict[str, Path]) -> dict[str, dict[str, str]]:
 def identity(settings: dict, inputs: dict[str, dict[str, str]]) -> str:
     """Twelve hex digits that stand for a configuration, the contents of its inputs, and the code.
 
-    A training never goes on from the state that another code left. Where the files lie does not matter.
+    A training never goes on from the state that another code left. Where the files lie does not matter, nor
+    how many images a step takes at once: their gradients are summed up to the same batch.
     """
+    settings = {key: value for key, value in settings.items() if key != "micro_batch"}
     contents = {role: description["sha256"] for role, description in inputs.items()}
     text = json.dumps([settings, contents, _code(), versions()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -101,8 +101,8 @@ def train(
     """Train one model and publish weights.pth (those of the best epoch), history.csv and run.json.
 
     A training that was interrupted goes on from its newest state; one that is finished is published again.
-    With the same identity the published weights have the same bytes on a CPU, whatever came in between.
-    Started by torchrun, its processes share every batch.
+    With the same identity and ``micro_batch`` the published weights have the same bytes on a CPU, whatever
+    came in between. Started by torchrun, its processes share every batch.
 
     Args:
         task: module of the task.
@@ -136,7 +136,7 @@ def train(
             prepare = functools.partial(
                 task.prepare, samples, validation, pretrained=inputs.get("pretrained")
             )
-            setup, history = _fitted(prepare, samples, validation, settings, folder, compute)
+            setup, history = _fitted(prepare, samples, validation, settings, folder, compute, origin["model"])
             if is_main_process():
                 device, seconds = torch.device(get_device()), history.rows[-1]["seconds"]
                 calibration = _calibration(setup, history.weights, validation)
@@ -156,6 +156,7 @@ def _fitted(
     settings: dict,
     folder: Path,
     compute: dict,
+    model: str,
 ) -> tuple[Setup, HistoryHook]:
     """Train with ``settings["micro_batch"]`` images at once, and with half as many each time they do not fit.
 
@@ -175,7 +176,8 @@ def _fitted(
             return setup, _run(setup, loaders, folder, compute["checkpoint_interval"])
         except torch.OutOfMemoryError as error:
             micro = loaders[0].batch_sampler.batch_size
-            step = f"a step of {micro} images of {settings['image_size']} x {settings['image_size']} px"
+            side = settings["image_size"]
+            step = f"{model}, a step of {micro} images of {side} x {side} px"
             least = NORMALISED_OVER if _normalises_over_batches(setup.model) else 1
             if micro // 2 < least or is_distributed():
                 with out_of_memory_is(step, "lower micro_batch or image_size of the model in the config"):
@@ -228,7 +230,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             train_dataloader=training,
             train_cfg={"by_epoch": True, "max_epochs": settings["epochs"]},
             val_dataloader=evaluation,
-            val_cfg={},
+            val_cfg={"fp16": computed_in != "fp32"},  # mmengine's word for either half precision
             val_evaluator=Evaluator(setup.validation),
             optim_wrapper=precision.wrap(
                 computed_in,
@@ -254,7 +256,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             randomness={"seed": settings["seed"], "deterministic": not torch.cuda.is_available()},
             # HistoryHook keeps the history; mmengine's own goes into a folder named by the second.
             visualizer={"type": "Visualizer", "vis_backends": []},
-            cfg={"compile": settings["compile"]},
+            cfg={"compile": settings["compile"] and _compiles()},
             experiment_name=folder.as_posix().replace("/", "_"),
         )
         try:
@@ -263,6 +265,17 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             progress.write(runner, "interrupted")
             raise
     return history
+
+
+def _compiles() -> bool:
+    """Whether torch can compile here, which takes a compiler for the device; says why if it cannot."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(1, device=get_device()))
+    except Exception as error:  # of any kind: they are the compilers' own
+        logger.warning("compile: true is passed over: %s", next(iter(str(error).splitlines()), repr(error)))
+        return False
+    torch._dynamo.config.suppress_errors = True  # what it cannot compile of a network runs as it is
+    return True
 
 
 def _calibration(setup: Setup, weights: dict[str, torch.Tensor], validation: Dataset) -> dict[str, dict]:

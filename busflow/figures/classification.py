@@ -15,6 +15,7 @@ from busflow.figures.style import (
     MUTED,
     PRINTED,
     legend_below,
+    legend_of_areas,
     model_colours,
     open_frame,
     protocol_colours,
@@ -93,7 +94,7 @@ def roc(predictions_paths: list[Path], settings: dict) -> Figure:
     first = {unit.model: unit for unit in reversed(found)}
     first = {model: first[model] for model in dict.fromkeys(unit.model for unit in found)}
     colours = model_colours(settings, "classification")
-    figure, axes = plt.subplots(1, len(LABELS), figsize=(11, 4.5), sharey=True)
+    figure, axes = plt.subplots(1, len(LABELS), figsize=(11, 6.2), sharey=True)
     tables = {model: read_predictions(unit.path) for model, unit in first.items()}
     for panel, label in zip(axes, LABELS, strict=True):
         panel.plot([0, 1], [0, 1], ":", color=MUTED, lw=1)
@@ -105,13 +106,12 @@ def roc(predictions_paths: list[Path], settings: dict) -> Figure:
             name = settings["models"]["classification"][model]["label"]
             area = roc_auc_score(truth, score)
             panel.plot(
-                false_positive, true_positive, color=colours[model], label=f"{name}  {area:.3f}", lw=1.5
+                false_positive, true_positive, color=colours[model], label=f"{area:.3f}  {name}", lw=1.5
             )
         n = int((next(iter(tables.values()))["label"] == label).sum())
         panel.set_title(f"{label.capitalize()} (n = {n:,})", color=CLASS_COLOURS[label])
         panel.set(xlabel="False positive rate", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(title="AUROC", loc="lower right", fontsize=7, title_fontsize=7.5, alignment="right")
+        legend_of_areas(panel, "AUROC")
     axes[0].set_ylabel("True positive rate")
     figure.suptitle(settings["protocols"][found[0].protocol]["label"])
     open_frame(figure)

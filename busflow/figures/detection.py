@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from busflow.figures.sizes import bars_by_size, share_of_image
-from busflow.figures.style import heading, legend_below, model_colours, open_frame
+from busflow.figures.style import heading, legend_below, legend_of_areas, model_colours, open_frame
 from busflow.labels import CLASS_COLOURS, LESIONS
 from busflow.metrics.froc import RATES
 from busflow.metrics.matching import RECALLS
@@ -34,16 +34,7 @@ def pr_curves(metrics_paths: list[Path], settings: dict) -> Figure:
         n = next(iter(found.values()))[0]["per_class"][label]["n_boxes"]
         panel.set_title(f"{label.capitalize()} (n = {n:,} boxes)", color=CLASS_COLOURS[label])
         panel.set(xlabel="Recall", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-        if panel.get_lines():
-            panel.legend(
-                title="AUC-PR",
-                loc="upper left",
-                bbox_to_anchor=(0, -0.14),
-                alignment="left",
-                borderaxespad=0,
-                title_fontproperties={"weight": "bold", "size": 8},
-                fontsize=8,
-            )
+        legend_of_areas(panel, "AUC-PR")
     axes[0].set_ylabel("Precision")
     figure.suptitle(_heading(found, settings))
     open_frame(figure)

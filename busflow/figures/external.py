@@ -52,7 +52,7 @@ def _panel(panel: Axes, task: str, table: pd.DataFrame, settings: dict) -> None:
         for height, drop in zip(y, part[f"{name}_drop"], strict=True):
             if not np.isnan(drop):
                 panel.annotate(
-                    f"{0 - drop:+.3f}".replace("-", "−"),
+                    f"{-drop:+z.3f}".replace("-", "−"),
                     (1.02, height),
                     xycoords=("axes fraction", "data"),
                     va="center",

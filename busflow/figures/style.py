@@ -111,6 +111,20 @@ def legend_below(figure: Figure, axes: Iterable[Axes], columns: int) -> None:
     figure.legend(shown.values(), shown, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=columns)
 
 
+def legend_of_areas(panel: Axes, title: str) -> None:
+    """A legend under one panel, whose lines are named by the area under them, if it has any."""
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(
+            title=title,
+            loc="upper left",
+            bbox_to_anchor=(0, -0.14),
+            alignment="left",
+            borderaxespad=0,
+            title_fontproperties={"weight": "bold", "size": 8},
+            fontsize=8,
+        )
+
+
 def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
     """Write the figure to each path (SVG, PNG) with the study's notice below it.
 

@@ -1,7 +1,6 @@
 """Shares of hits: their intervals, and exact tests between two of them."""
 
 import numpy as np
-from scipy.stats import binomtest, permutation_test
 
 from busflow.metrics.uncertainty import LEVEL, SEED
 
@@ -10,6 +9,8 @@ PERMUTATIONS = 9999
 
 def wilson(hits: int, n: int) -> list[float]:
     """95 % Wilson interval of a share (Wilson 1927). Naive here: it takes n images for independent."""
+    from scipy.stats import binomtest  # here and below: a second, which many a table need not wait
+
     interval = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
     return [float(interval.low), float(interval.high)]
 
@@ -19,6 +20,8 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
 
     Only images that exactly one of them gets right count (McNemar 1947); without any, p = 1.
     """
+    from scipy.stats import binomtest
+
     only_a = int(np.sum(right_a & ~right_b))
     only_b = int(np.sum(right_b & ~right_a))
     discordant = only_a + only_b
@@ -33,6 +36,8 @@ def swapped(parts_a: np.ndarray, parts_b: np.ndarray) -> float:
     independent; fewer than six can tell no two models apart, since then p is above 0.05 whatever they do.
     Totals that are equal to nine decimals are equal.
     """
+    from scipy.stats import permutation_test
+
     return float(
         permutation_test(
             (np.asarray(parts_a, float), np.asarray(parts_b, float)),

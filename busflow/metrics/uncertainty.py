@@ -5,8 +5,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import t
+from scipy.special import expit, logit, stdtrit
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -79,7 +78,7 @@ class Estimate(NamedTuple):
         effective = (total**2 / (self.cases.astype(float) ** 2).sum(axis=0)).min()
         margin = 0.5 / total.min()
         on_line = self._replace(values=_to_line(self.values, self.bounds, margin))
-        reach = on_line.deviation() * t.ppf((1 + LEVEL) / 2, max(effective - 1, 1))
+        reach = on_line.deviation() * stdtrit(max(effective - 1, 1), (1 + LEVEL) / 2)
         ends = np.array([on_line.value - reach, on_line.value + reach])
         return _from_line(ends, self.bounds).tolist()
 

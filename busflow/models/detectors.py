@@ -78,9 +78,11 @@ class Detector(BaseModel):
         Detections are ``boxes`` [D, 4] as left, top, right, bottom in input pixels, ``scores`` [D] in [0, 1]
         and ``labels`` [D], positions in ``LESIONS``.
         """
-        found = self.network(inputs, data_samples, mode)
         if mode == "loss":
-            return found
+            return self.network(inputs, data_samples, mode)
+        # Never in half precision: bf16 puts the sides of boxes on a grid of 4 px, and ties many scores.
+        with torch.autocast(inputs.device.type, enabled=False):
+            found = self.network(inputs, data_samples, mode)
         return [
             {"boxes": each.bboxes, "scores": each.scores, "labels": each.labels}
             for each in (sample.pred_instances for sample in found)

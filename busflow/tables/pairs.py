@@ -79,7 +79,8 @@ def pair_text(row: Mapping, how: Leading) -> str:
 
 def signed(value: float, low: float, high: float, digits: int = 3) -> str:
     """``+0.031 [+0.010, +0.052]``, without the interval where it is undefined."""
-    return f"{value:+.{digits}f}" + ("" if pd.isna(low) else f" [{low:+.{digits}f}, {high:+.{digits}f}]")
+    how = f"+z.{digits}f"  # z: what rounds to zero is +0.000
+    return f"{value:{how}}" + ("" if pd.isna(low) else f" [{low:{how}}, {high:{how}}]")
 
 
 def p_value(p: float) -> str:

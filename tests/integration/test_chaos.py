@@ -9,7 +9,7 @@ import pytest
 
 from studies import ROOT
 
-KILLS = 12
+KILLS = 8
 
 
 @pytest.mark.slow

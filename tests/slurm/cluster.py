@@ -30,9 +30,9 @@ CLIENTS = [
     "scancel",
 ]
 NODES = ["cpu1", "gpu1", "gpu2"]
-ACCOUNT, GPU_TYPE, GPUS = "lab", "fake", 2
+ACCOUNT, GPU_TYPE, FEATURE, GPUS = "lab", "fake", "large", 2
 
-Job = namedtuple("Job", "id rule wildcards state account partition node gpus memory start")
+Job = namedtuple("Job", "id rule wildcards state account partition node gpus memory start constraint")
 
 
 def missing() -> str | None:
@@ -164,7 +164,7 @@ class Cluster:
 
     def jobs(self) -> list[Job]:
         """All jobs ever, by accounting; one that was queued again counts each time it ran."""
-        fields = "JobIDRaw,Comment,State,Account,Partition,NodeList,AllocTRES,Start"
+        fields = "JobIDRaw,Comment,State,Account,Partition,NodeList,AllocTRES,Start,Constraints"
         lines = self.run(
             *("sacct", "--allocations", "--duplicates", "--parsable2", "--noheader", "--allusers"),
             *("--starttime=now-1days", f"--format={fields}"),
@@ -174,7 +174,7 @@ class Cluster:
     def running(self, wildcards: str) -> Job | None:
         """The job of these wildcards that runs now, by the controller."""
         lines = self.run(
-            "squeue", "--noheader", "--states=running", "--format=%i|%k|%T|%a|%P|%N||%S"
+            "squeue", "--noheader", "--states=running", "--format=%i|%k|%T|%a|%P|%N||%S|%f"
         ).splitlines()
         jobs = [_job(*line.split("|")) for line in lines]
         return next((job for job in jobs if job.wildcards == wildcards), None)
@@ -185,6 +185,7 @@ class Cluster:
             "host": socket.gethostname().split(".")[0],
             "folder": self.folder,
             "type": GPU_TYPE,
+            "feature": FEATURE,
             "gpus": GPUS,
             "ports": {name: server.getsockname()[1] for name, server in sockets.items()},
         }
@@ -211,9 +212,11 @@ class Cluster:
             )
 
 
-def _job(id, comment, state, account, partition, node, tres, start) -> Job:
+def _job(id, comment, state, account, partition, node, tres, start, constraint) -> Job:
     rule, _, wildcards = comment.removeprefix("rule_").partition("_wildcards_")
     allocated = dict(item.split("=") for item in tres.split(",") if item)
     gpus, memory = int(allocated.get("gres/gpu", 0)), allocated.get("mem")
     # sacct says after the state who cancelled the job.
-    return Job(id, rule, wildcards, state.split()[0], account, partition, node, gpus, memory, start)
+    return Job(
+        id, rule, wildcards, state.split()[0], account, partition, node, gpus, memory, start, constraint
+    )

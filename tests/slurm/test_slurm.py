@@ -13,7 +13,7 @@ import psutil
 import pytest
 from snakemake.utils import update_config
 
-from cluster import ACCOUNT, GPU_TYPE, GPUS, Cluster, Job, missing, wait_until
+from cluster import ACCOUNT, FEATURE, GPU_TYPE, GPUS, Cluster, Job, missing, wait_until
 from studies import (
     CLASSIFIER,
     DETECTOR,
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.slow
 # Classifiers that are all the same, each named after what happens to its training.
 FAULTS = ["overtime", "cancelled", "preempted", "crashed"]
 EPOCHS = 10
+TABLES = ["classification", "detection", "segmentation", "table5", "table7"]
 UNITS = [f"classification/{name}" for name in FAULTS] + [f"detection/{DETECTOR}", f"segmentation/{SEGMENTER}"]
 MINUTE = 60
 PRETENCE = Path(__file__).with_name("sitecustomize.py")
@@ -49,7 +50,8 @@ def cluster(tmp_path_factory):
 
 def launch(checkout: Path, *arguments: str | Path, env: dict | None = None) -> subprocess.Popen:
     """Start the study in a checkout; it writes to snakemake.log there."""
-    command = snakemake_command("tables", "--configfile", checkout / "overlay.yaml", *arguments)
+    tables = [f"results/tables/{name}.csv" for name in TABLES]
+    command = snakemake_command(*tables, "--configfile", checkout / "overlay.yaml", *arguments)
     with (checkout / "snakemake.log").open("w") as log:
         return subprocess.Popen(
             command, cwd=checkout, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -72,7 +74,7 @@ def write_study(checkout: Path, study: dict) -> None:
 def adapt_profile(profile: Path) -> None:
     """What config/README.md asks of a site."""
     settings = (profile / "profile.yaml").read_text()
-    for key, value in {"account": ACCOUNT, "gpu_type": GPU_TYPE}.items():
+    for key, value in {"account": ACCOUNT, "gpu_type": GPU_TYPE, "constraint": FEATURE}.items():
         assert f"  {key}: null " in settings
         settings = settings.replace(f"  {key}: null ", f"  {key}: {value} ")
     (profile / "profile.yaml").write_text(settings)
@@ -175,7 +177,7 @@ def test_trainings_and_predictions_run_on_gpu_nodes_and_hold_a_gpu(study):
     completed = [job for job in study.jobs if job.state == "COMPLETED"]
     jobs = [job for job in completed if job.rule.startswith(("train_", "predict_"))]
     assert {job.rule.split("_")[0] for job in jobs} == {"train", "predict"}
-    assert {(job.partition, job.gpus) for job in jobs} == {("accelerators", 1)}
+    assert {(job.partition, job.gpus, job.constraint) for job in jobs} == {("accelerators", 1, FEATURE)}
     assert {job.node for job in jobs} == {"gpu1", "gpu2"}
 
 
@@ -200,10 +202,11 @@ def test_a_job_knows_its_node_and_sees_its_own_gpu_only(study, unit):
 
 
 def test_the_tables_equal_those_of_a_run_without_slurm(study):
-    tables = {path.name: path.read_bytes() for path in (study.here / "results/tables").glob("*.csv")}
-    assert "table5.csv" in tables and "detection.csv" in tables
-    there = study.there / "results/tables"
-    assert [name for name in tables if (there / name).read_bytes() != tables[name]] == []
+    here, there = (
+        {name: (checkout / f"results/tables/{name}.csv").read_bytes() for name in TABLES}
+        for checkout in (study.here, study.there)
+    )
+    assert [name for name in TABLES if here[name] != there[name]] == []
 
 
 @pytest.mark.parametrize("unit", UNITS)

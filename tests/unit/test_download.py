@@ -76,9 +76,13 @@ class Site:
                 handler.wfile.write(bytes(100_000))
 
 
-@pytest.fixture
-def site(monkeypatch):
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
     monkeypatch.setattr(module, "BACKOFF", 0)
+
+
+@pytest.fixture
+def site():
     site = Site()
     yield site
     site.server.shutdown()

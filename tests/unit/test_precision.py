@@ -7,6 +7,7 @@ import test_detection_engine as boxes
 import test_segmentation_engine as masks
 import test_training as classes
 import torch
+from mmengine.evaluator import Evaluator
 from trainings import train
 
 from busflow.engine import classification, detection, precision, segmentation
@@ -88,3 +89,29 @@ def test_each_task_trains_in_bf16(card, task, tmp_path, monkeypatch):
     assert all(each.dtype != torch.bfloat16 for each in weights.values())
     assert pd.read_csv(tmp_path / "out/history.csv")["train_loss"].notna().all()
     assert read_json(tmp_path / "out/run.json")["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "dtype"),
+    [
+        (classification, "logits", torch.bfloat16),
+        (segmentation, "logits", torch.bfloat16),
+        (detection, "boxes", torch.float32),
+    ],
+    ids=["classification", "segmentation", "detection"],
+)
+def test_a_training_validates_in_its_precision_but_finds_boxes_in_single(
+    card, task, output, dtype, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(precision, "resolve", lambda wanted: "bf16")
+    boxes.shrink_heads(monkeypatch)
+    found, process = set(), Evaluator.process
+
+    def spy(evaluator, data_samples, data_batch):
+        found.update(sample[output].dtype for sample in data_samples)
+        process(evaluator, data_samples, data_batch)
+
+    monkeypatch.setattr(Evaluator, "process", spy)
+    inputs, settings = inputs_of(task, tmp_path)
+    train(task, inputs, settings | {"epochs": 1}, tmp_path, "out")
+    assert found == {dtype}

@@ -39,7 +39,9 @@ except SystemExit:
         ("figures.timing", "seaborn"),
         ("figures.training", "seaborn"),
         ("metrics.calibration", "scipy"),  # which trainings begin with
+        ("tables.classification", "sklearn"),
         ("tables.data", "scipy"),
+        ("tables.detection", "scipy.stats"),
         ("data.splits", "sklearn"),
     ],
 )

@@ -255,6 +255,7 @@ def test_the_identity_of_a_run_changes_with_settings_and_contents_but_not_with_p
     at_home, moved = ({"split": {"path": path, "sha256": "1"}} for path in ("a", "b"))
     changed = {"split": {"path": "a", "sha256": "2"}}
     assert identity(SETTINGS, at_home) == identity(SETTINGS, moved)
+    assert identity(SETTINGS, at_home) == identity(SETTINGS | {"micro_batch": 2}, at_home)
     assert identity(SETTINGS, at_home) != identity(SETTINGS, changed)
     assert identity(SETTINGS, at_home) != identity(SETTINGS | {"epochs": 9}, at_home)
 
@@ -292,7 +293,7 @@ def test_what_does_not_fit_is_halved_and_the_training_goes_on_from_its_last_stat
     assert read_json(tmp_path / "halved/run.json")["settings"]["micro_batch"] == 2
     said = [record.getMessage() for record in caplog.records if "does not fit" in record.getMessage()]
     assert [line.split(" does")[0] for line in said] == [
-        f"a step of {k} images of 32 x 32 px" for k in (8, 4)
+        f"small, a step of {k} images of 32 x 32 px" for k in (8, 4)
     ]
     straight, halved = (pd.read_csv(tmp_path / name / "history.csv") for name in ("straight", "halved"))
     assert halved["epoch"].tolist() == [1, 2, 3] and halved["step"].iloc[-1] == straight["step"].iloc[-1]
@@ -309,7 +310,7 @@ def test_what_cannot_be_halved_is_one_line_that_says_what_helps(inputs, tmp_path
     with pytest.raises(BusflowError) as refused:
         train(inputs, tmp_path, "too large", epochs=1)
     assert str(refused.value) == (
-        "a step of 1 images of 32 x 32 px: CUDA out of memory: Tried to allocate 1.50 GiB; "
+        "small, a step of 1 images of 32 x 32 px: CUDA out of memory: Tried to allocate 1.50 GiB; "
         "lower micro_batch or image_size of the model in the config"
     )
     with pytest.raises(BusflowError, match=r"a step of 8 images"):  # over which it normalises
@@ -317,3 +318,33 @@ def test_what_cannot_be_halved_is_one_line_that_says_what_helps(inputs, tmp_path
     settings = {"batch": 4, "warmup": 1, "iterations": 1}
     with pytest.raises(BusflowError, match=r"a prediction: CUDA out of memory: .* lower timing.batch"):
         classification.predict(inputs, tmp_path / "out/weights.pth", settings, tmp_path / "out")
+
+
+def test_a_compiled_training_learns_the_same_and_ends_with_the_same_bits_after_a_cut(
+    inputs, tmp_path, monkeypatch
+):
+    # What torch traces, without the minutes of its C++ compiler.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    train(inputs, tmp_path, "plain", epochs=2)
+    compiled = {**SETTINGS, "epochs": 2, "compile": True}
+    train_task(classification, inputs, compiled, tmp_path, "straight", interval=0)
+    again = functools.partial(train_task, classification, inputs, compiled, tmp_path, "cut", interval=0)
+    power_cut(monkeypatch, 9, again)
+    again()
+    assert_same(tmp_path / "straight", tmp_path / "cut")
+    plain, traced = (pd.read_csv(tmp_path / name / "history.csv") for name in ("plain", "straight"))
+    assert traced["train_loss"].to_numpy() == pytest.approx(plain["train_loss"].to_numpy(), rel=1e-3)
+
+
+def test_where_torch_cannot_compile_a_training_says_so_in_a_line_and_runs_as_it_is(
+    inputs, tmp_path, monkeypatch, caplog
+):
+    def broken(*arguments, **named):
+        raise RuntimeError("No working C++ compiler found\nand a page about it")
+
+    train(inputs, tmp_path, "plain", epochs=1)
+    monkeypatch.setattr(torch, "compile", broken)
+    train(inputs, tmp_path, "out", epochs=1, compile=True)
+    said = [r.getMessage() for r in caplog.records if "compile" in r.getMessage()]
+    assert said == ["compile: true is passed over: No working C++ compiler found"]
+    assert (tmp_path / "out/weights.pth").stat().st_size == (tmp_path / "plain/weights.pth").stat().st_size
