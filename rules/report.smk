@@ -51,6 +51,7 @@ rule tables:
     input:
         expand("<results>/tables/{table}.{kind}", table=TABLES, kind=["csv", "md", "html"]),
         multiext("<results>/audit/ledger", ".csv", ".md", ".html"),
+        multiext("<results>/audit/summary", ".md", ".html"),
 
 
 rule figures:
@@ -181,7 +182,7 @@ rule report:
 rule audit:
     input:
         script="scripts/audit.py",
-        code=code("audit/*.py", *TABULATING, PAGE),
+        code=code("audit/*.py", "cards/document.py", "cards/template/*", *TABULATING, PAGE),
         tables=expand("<results>/tables/{table}.csv", table=TABLES),
         leakage=LEAKAGE,
         metrics=[units(task, "metrics.json") for task in STUDIED],
@@ -194,6 +195,13 @@ rule audit:
             category="Audit",
             labels={"table": "Ledger of claims"},
         ),
+        summary_md="<results>/audit/summary.md",
+        summary_html=report(
+            "<results>/audit/summary.html",
+            caption="../workflow/report/summary.rst",
+            category="Audit",
+            labels={"table": "Summary"},
+        ),
     log:
         "<logs>/audit.log",
     conda:
@@ -204,4 +212,4 @@ rule audit:
     shell:
         "python {input.script:q} --tables {input.tables:q} {params.leakage} --metrics {input.metrics:q} "
         "--settings {params.settings:q} --csv {output.csv:q} --md {output.md:q} --html {output.html:q} "
-        "> {log:q} 2>&1"
+        "--summary-md {output.summary_md:q} --summary-html {output.summary_html:q} > {log:q} 2>&1"

@@ -1,9 +1,11 @@
-"""Judge every claim of the paper by the study's tables."""
+"""Judge every claim of the paper by the study's tables: the ledger, and a page that sums it up."""
 
 import argparse
 from pathlib import Path
 
 from busflow.audit.ledger import ledger
+from busflow.audit.summary import summary
+from busflow.cards import document
 from busflow.cli import run, settings
 from busflow.tables.page import write_page
 from busflow.tables.table import write
@@ -20,11 +22,14 @@ def main() -> None:
     parser.add_argument("--csv", required=True, type=Path)
     parser.add_argument("--md", required=True, type=Path)
     parser.add_argument("--html", required=True, type=Path)
+    parser.add_argument("--summary-md", required=True, type=Path)
+    parser.add_argument("--summary-html", required=True, type=Path)
     arguments = parser.parse_args()
     judged = ledger(arguments.tables, arguments.leakage, arguments.metrics, arguments.settings)
     notice = arguments.settings["study"]["notice"]
     write(judged, arguments.csv, arguments.md, notice)
     write_page(judged, arguments.html, arguments.csv, notice)
+    document.write(summary(judged.data, arguments.settings), arguments.summary_md, arguments.summary_html)
 
 
 if __name__ == "__main__":

@@ -75,8 +75,9 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
         _ours(evidence),
         "“Corrected” follows by arithmetic from what the paper prints; in brackets 95 % intervals.",
         "Verdicts are rules on numbers. Reproduced: equal to the printed digits, or the statement holds. "
-        "Within CI: the printed value lies in our interval. Undefined: the quantity does not exist. "
-        "Not testable: this study lacks the data, the model or the training for it.",
+        "Within CI: another study of the same design may have the printed value. Not told apart: no test "
+        "over groups tells a rank or an order. Undefined: the quantity does not exist. Not testable: this "
+        "study lacks the data, the model or the training for it.",
     ]
     links = tuple(link(claim.id, evidence) for claim in claims)
     return Table("Audit of the paper's claims.", data, data.rename(columns=TITLES), notes, links)

@@ -1,5 +1,6 @@
 """The paper's arithmetic, the verdict rules, the ledger, and the same rules held against ourselves."""
 
+import itertools
 import json
 import re
 import runpy
@@ -16,6 +17,7 @@ from busflow.audit import verdicts
 from busflow.audit.evidence import OF_TASKS, check_metrics, check_tables
 from busflow.audit.identities import identities, nano_matrix
 from busflow.audit.ledger import CHECKS, ledger
+from busflow.audit.summary import FINDINGS, PARTS, summary
 from busflow.errors import BusflowError
 from busflow.files import read_json, write_csv
 from busflow.paper import facts, printed
@@ -415,6 +417,7 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     arguments += ["--settings", json.dumps(study_settings(notice="DEMO"))]
     arguments += ["--csv", str(tmp_path / "out/ledger.csv"), "--md", str(tmp_path / "out/ledger.md")]
     arguments += ["--html", str(tmp_path / "out/ledger.html")]
+    arguments += [f"--summary-{kind}={tmp_path}/out/summary.{kind}" for kind in ("md", "html")]
     monkeypatch.setattr(sys, "argv", ["audit.py", *arguments])
     runpy.run_path(str(ROOT / "scripts/audit.py"), run_name="__main__")
     found = pd.read_csv(tmp_path / "out/ledger.csv")
@@ -422,6 +425,8 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     assert set(found["verdict"]) <= allowed
     assert found["id"].is_unique
     assert "> DEMO" in (tmp_path / "out/ledger.md").read_text()
+    assert "> DEMO" in (tmp_path / "out/summary.md").read_text()
+    assert "in two minutes</h1>" in (tmp_path / "out/summary.html").read_text()
     page = (tmp_path / "out/ledger.html").read_text()
     links = {
         claim: table for table, claim in re.findall(r'data-result="tables/(\w+)\.html">([^<]*)</a>', page)
@@ -431,3 +436,44 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     assert set(links.values()) <= set(study[0])
     assert links["T3.sums"] == "table3" and links["F3.best"] == "classification"
     assert links["T7.families"] == "segmentation_pairs" and links["T7.b4_sizes"] == "segmentation"
+
+
+# The ledger in two minutes
+
+
+def test_the_summary_counts_every_claim_once_and_names_all_that_does_not_hold(judge):
+    claims = judge().reset_index()
+    sections = summary(claims, study_settings()).sections
+    opening, parts = sections["How many hold"]
+    counts = claims["verdict"].value_counts()
+    assert (
+        f"Of the paper's {len(claims)} claims" in opening
+        and f"{counts['contradicted']} contradicted" in opening
+    )
+    assert [row[0] for row in parts.cells] == list(PARTS)
+    assert sum(int(row[-1]) for row in parts.cells) == len(claims)
+    assert [int(number) for number in np.array([row[1:-1] for row in parts.cells], int).sum(axis=0)] == [
+        counts[verdict] for verdict in parts.headings[1:-1]
+    ]
+    listed = [row[0] for row in sections["What does not hold"][0].cells]
+    assert listed == claims.loc[claims["verdict"] == "contradicted", "id"].to_list()
+    reasons = sections["What cannot be judged here, and why"][0]
+    assert sum(int(count) for _, count in reasons.cells) == counts["not testable"]
+
+
+def test_the_summary_answers_each_question_by_claims_of_the_ledger_with_their_numbers(judge):
+    claims = judge()
+    sections = summary(claims.reset_index(), study_settings()).sections
+    assert len(FINDINGS) == 5 and set(itertools.chain(*FINDINGS.values())) <= set(claims.index)
+    for question, ids in FINDINGS.items():
+        (answers,) = sections[question]
+        assert len(answers) == len(ids)
+        for claim in claims.loc[list(ids)].itertuples():
+            answer = next(text for text in answers if text.startswith(claim.claim))
+            assert all(part in answer for part in (claim.printed, claim.verdict, claim.why))
+
+
+def test_a_summary_of_nothing_contradicted_says_so(judge):
+    claims = judge().reset_index()
+    sections = summary(claims[claims["verdict"] == "reproduced"], study_settings()).sections
+    assert sections["What does not hold"] == sections["What cannot be judged here, and why"] == ["Nothing."]
