@@ -19,6 +19,8 @@ from busflow.tasks import TASKS
 
 # YAML 1.1 takes a number with an exponent for text unless it has a point and the exponent a sign.
 ALMOST_A_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
+# What a model's entry says that shapes no training.
+UNSHAPING = ("label", "pretrained", "ablation_of")
 # Backbones of an architecture that are not timm's.
 SWINS = ("swin_base",)
 MIX_TRANSFORMERS = ("b0", "b1", "b2", "b3", "b4")
@@ -107,7 +109,7 @@ def training_settings(config: dict, protocol: str, task: str, model: str) -> dic
     entry = config["models"][task][model]
     shaping = {
         **config["training"][task],
-        **{key: value for key, value in entry.items() if key not in ("label", "pretrained")},
+        **{key: value for key, value in entry.items() if key not in UNSHAPING},
         **{key: config["protocols"][protocol][key] for key in TASKS[task].of_protocol},
     }
     return dict(sorted(shaping.items()))  # the order of an overlay must not retrain
@@ -163,6 +165,7 @@ def check(config: dict) -> None:
             raise BusflowError(f"models.{task} needs training.{task}, the hyperparameters of the task")
         for name, entry in models.items():
             _check_weights(f"models.{task}.{name}.pretrained", entry.get("pretrained"), config)
+            _check_ablation(task, name, models)
             decay = entry.get("layer_decay", config["training"][task].get("layer_decay", 1))
             if decay != 1 and not entry.get("backbone", "").startswith("convnext"):
                 raise BusflowError(
@@ -237,6 +240,15 @@ def _chosen(models: dict, only: object) -> dict:
         for task, entries in models.items()
         if only.get(task)
     }
+
+
+def _check_ablation(task: str, name: str, models: dict) -> None:
+    for other in models[name].get("ablation_of", []):
+        if "ablation_of" in models.get(other, {"ablation_of": []}):
+            raise BusflowError(
+                f"models.{task}.{name}.ablation_of names {other}, which is no model that the study compares; "
+                "name others of the task, or leave the ablation out"
+            )
 
 
 def _check_weights(key: str, name: str | None, config: dict) -> None:

@@ -116,11 +116,16 @@ def sources_of(task, sources=OWN):
     return [name for name, source in sources.items() if task in source["tasks"]]
 
 
+def compared(task):
+    """The models of a task that the study compares; an ablation stands in a table of its own."""
+    return [name for name, entry in config["models"][task].items() if "ablation_of" not in entry]
+
+
 def units(task, file, **only):
-    """One file of every trained unit of a task, or of those of some protocols or models."""
+    """One file of every unit of a task that the study compares, or of those of some protocols or models."""
     wanted = {
         "protocol": list(config["protocols"]),
-        "model": list(config["models"][task]),
+        "model": compared(task),
         "seed": config["seeds"],
     } | only
     return expand(f"{UNIT}/{file}", task=task, **wanted)
@@ -130,7 +135,8 @@ def finished_units(task):
     """All files of the units of a task, so that whatever of them is missing is made again."""
     of_training = ["weights.pth", "history.csv", "run.json"]
     of_test = [TASKS[task].predictions, "timing.json", "metrics.json", "resamples.npz", "scores.json"]
-    own = [path for name in (*of_training, *of_test) for path in units(task, name)]
+    models = list(config["models"][task])
+    own = [path for name in (*of_training, *of_test) for path in units(task, name, model=models)]
     return own + [path for name in of_test for path in tested_outside(task, name)]
 
 

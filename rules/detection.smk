@@ -57,8 +57,26 @@ TABLES |= {
     "detection_pairs": Product("Detection: pairs of models", "pairs:pairs", METRICS),
 }
 
+# What an ablation is one of is read beside it.
+ABLATED = {
+    model: entry["ablation_of"]
+    for model, entry in config["models"]["detection"].items()
+    if "ablation_of" in entry
+}
+if ABLATED:
+    MODELS = sorted({*ABLATED, *(name for names in ABLATED.values() for name in names)})
+    TABLES["ablations_detection"] = Product(
+        "Detection: ablations",
+        "ablations:ablations",
+        {
+            option: units("detection", file, protocol=WHOLE, model=MODELS)
+            for option, file in (("metrics", "metrics.json"), ("records", "run.json"))
+        },
+        "ablations",
+    )
+
 # The paper shows two detectors in its Figure 4 and all others in its Figure 5.
-DETECTORS = list(config["models"]["detection"])
+DETECTORS = compared("detection")
 SHOWN = {
     "fig4": [name for name in DETECTORS if name in ("convnext_tiny", "convnext_small")],
     "fig5": [name for name in DETECTORS if name not in ("convnext_tiny", "convnext_small")],

@@ -15,7 +15,7 @@ if FOLDS:
                     POOLED,
                     protocol=DIVISIONS,
                     task=task,
-                    model=list(config["models"][task]),
+                    model=compared(task),
                     seed=config["seeds"],
                 ),
                 "scores": units(task, "scores.json", protocol=IN_FOLDS),

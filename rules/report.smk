@@ -16,7 +16,7 @@ PRESENTATION = as_json(
         "external": {name: {"label": source["label"]} for name, source in EXTERNAL.items()},
         "models": {
             task: {
-                name: {key: entry[key] for key in ("label", "batch_size") if key in entry}
+                name: parts(entry, ["label", "batch_size", "ablation_of"])
                 for name, entry in models.items()
             }
             for task, models in config["models"].items()

@@ -81,8 +81,10 @@ def price(
     for name, card in cards.items():
         on_gpu, on_host = training_step(settings, count, card, rates)
         seconds = steps * max(on_gpu, on_host)
-        seconds += epochs * evaluation(images.val, count.images, count, card, rates)
-        seconds += evaluation(images.test, batch, count, card, rates)
+        # Detectors are validated in single precision, and everything predicts in it.
+        tflops = card.single_tflops if "detector" in settings else card.half_tflops
+        seconds += epochs * evaluation(images.val, count.images, count, card, rates, tflops)
+        seconds += evaluation(images.test, batch, count, card, rates, card.single_tflops)
         hours[name], waits_for_host[name] = seconds / 3600, on_host > on_gpu
     state = 2 * count.weights + memory.STATES[optimizer] * memory.SINGLE * count.trained
     return Price(steps, memory.peak(count, optimizer), count.weights, state, hours, waits_for_host)
@@ -99,10 +101,10 @@ def training_step(settings: dict, count: Count, card: Card, rates: Rates) -> tup
     return on_gpu, (operators * rates.operator_us + waits * rates.wait_us) * 1e-6
 
 
-def evaluation(images: int, at_a_time: int, count: Count, card: Card, rates: Rates) -> float:
-    """Seconds of so many images, in single precision."""
+def evaluation(images: int, at_a_time: int, count: Count, card: Card, rates: Rates, tflops: float) -> float:
+    """Seconds of so many images, at this peak rate of the card."""
     share = at_a_time / count.images
-    on_gpu = share * count.flops / (rates.utilisation * card.single_tflops * 1e12)
+    on_gpu = share * count.flops / (rates.utilisation * tflops * 1e12)
     on_gpu += share * count.moved / (rates.bandwidth * card.gb_per_s * 1e9)
     return -(-images // at_a_time) * max(on_gpu, count.operators * rates.operator_us * 1e-6)
 

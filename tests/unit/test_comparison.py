@@ -9,11 +9,13 @@ from scipy import stats
 
 import study_files
 from busflow.audit.evidence import Evidence
+from busflow.files import write_json
 from busflow.metrics.comparison import against_best, compare, rank_sets
 from busflow.metrics.resamples import read_metrics, write_metrics
 from busflow.metrics.shares import holm, swapped
 from busflow.metrics.uncertainty import Estimate, resampled
 from busflow.tables import table
+from busflow.tables.ablations import ablations
 from busflow.tables.classification import classification_pairs
 from busflow.tables.leading import rank_text
 from busflow.tables.pairs import pairs
@@ -129,3 +131,36 @@ def test_a_study_of_one_model_has_tables_of_no_pairs_which_tell_nothing(tmp_path
         evidence.tables[name] = pd.read_csv(tmp_path / f"{name}.csv")
         part = "subset" if name.startswith("seg") else "score"
         assert not evidence.told(name, "paper", part, "ap")("swin_base", "detr_r50")
+
+
+def test_ablations_are_compared_with_what_they_are_ablations_of_and_adjusted_for_these_pairs(tmp_path):
+    settings = detection_files.study_settings(
+        models=("swin_base", "swin_base_rfla", "convnext_tiny", "detr_r50")
+    )
+    entries = settings["models"]["detection"]
+    entries["convnext_tiny"]["ablation_of"] = ["swin_base", "swin_base_rfla"]
+    entries["detr_r50"]["ablation_of"] = ["swin_base"]
+    metrics = detection_files.write_study(tmp_path, settings, seeds=(0, 1))["metrics"]
+    records = []
+    for path in metrics:
+        own = {"optimizer": "sgd"} if "/convnext_tiny/" in path.as_posix() else {"optimizer": "adamw"}
+        record = {"settings": {"epochs": 12, "micro_batch": len(records), "seed": len(records)} | own}
+        records.append(path.with_name("run.json"))
+        write_json(records[-1], record)
+    found, every = ablations(metrics, records, settings), pairs(metrics, settings)
+    wanted = [("convnext_tiny", "swin_base"), ("convnext_tiny", "swin_base_rfla"), ("detr_r50", "swin_base")]
+    data = found.data[found.data["protocol"] == "grouped"]
+    assert set(data["score"]) == {"ap", "ap50", "ap75", "ar100"} and len(data) == 4 * len(wanted)
+    for score, part in data.groupby("score"):
+        assert list(zip(part["model"], part["other"], strict=True)) == wanted
+        assert part["p_holm"].to_numpy() == pytest.approx(holm(part["p"]))
+        others = every.data[(every.data["protocol"] == "grouped") & (every.data["score"] == score)]
+        others = others.set_index(["model", "other"])
+        for row in part.itertuples():
+            same = others.loc[(row.other, row.model)]  # the other way round
+            assert (row.difference, row.low, row.high) == pytest.approx(
+                (-same.difference, -same.high, -same.low)
+            )
+            assert row.p == pytest.approx(same.p)
+    assert found.shown["What differs"].to_list()[:3] == ["optimizer: adamw → sgd"] * 2 + ["nothing"]
+    assert "n = 44 test images in 22 groups" in found.notes[0]

@@ -7,7 +7,16 @@ import pytest
 import yaml
 from docutils.core import publish_parts
 
-from busflow.config import MIX_TRANSFORMERS, SWINS, Text, check, check_files, check_networks, resolve
+from busflow.config import (
+    MIX_TRANSFORMERS,
+    SWINS,
+    Text,
+    check,
+    check_files,
+    check_networks,
+    resolve,
+    training_settings,
+)
 from busflow.errors import BusflowError
 from busflow.models.detectors import SWINS as OF_DETECTORS
 from busflow.models.segmenters import MIX_TRANSFORMERS as OF_SEGMENTERS
@@ -147,6 +156,24 @@ def test_rates_by_layers_of_what_is_no_convnext_are_refused(task):
         check(resolve(changed(training=training)))
     entry = {"segmenter": "upernet", "detector": "cascade_rcnn", "backbone": "convnext_atto"}
     check(resolve(changed(training=training, models={task: {"a": entry, "b": {"layer_decay": 1}}})))
+
+
+@pytest.mark.parametrize("other", ["nonesuch", "twin", "sibling"])
+def test_an_ablation_of_what_the_study_does_not_compare_is_refused(other):
+    entry = {"detector": "cascade_rcnn", "backbone": "convnext_atto"}
+    models = {"a": entry, "sibling": entry | {"ablation_of": ["a"]}}
+    check(resolve(changed(models={"detection": models})))
+    models["twin"] = entry | {"ablation_of": [other]}
+    with pytest.raises(BusflowError, match=rf"models\.detection\.twin\.ablation_of names {other}"):
+        check(resolve(changed(models={"detection": models})))
+
+
+def test_what_a_model_is_an_ablation_of_shapes_no_training():
+    entry = {"detector": "cascade_rcnn", "backbone": "convnext_atto"}
+    models = {"detection": {"a": entry, "b": entry | {"ablation_of": ["a"]}}}
+    config = resolve(changed(models=models))
+    one, other = (training_settings(config, "grouped", "detection", model) for model in "ab")
+    assert one == other
 
 
 NETWORKS = [

@@ -150,9 +150,17 @@ def test_the_price_is_that_of_all_steps_validations_and_predictions():
     found = price(settings, FIRST, IMAGES, 25, {"t": CARD}, RATES)
     assert found.steps == 3 * (1000 // 20) * 2
     seconds = found.steps * max(training_step(settings, FIRST, CARD, RATES))
-    seconds += 3 * evaluation(100, 10, FIRST, CARD, RATES) + evaluation(50, 25, FIRST, CARD, RATES)
+    validation, prediction = (
+        evaluation(100, 10, FIRST, CARD, RATES, 100),
+        evaluation(50, 25, FIRST, CARD, RATES, 10),
+    )
+    seconds += 3 * validation + prediction
     assert found.hours["t"] == pytest.approx(seconds / 3600) and not found.waits_for_host["t"]
-    assert evaluation(100, 10, FIRST, CARD, RATES) == pytest.approx(10 * (1e12 / 5e12 + 1e9 / 500e9))
+    assert validation == pytest.approx(10 * (1e12 / 50e12 + 1e9 / 500e9))
+    assert prediction == pytest.approx(2 * 2.5 * (1e12 / 5e12 + 1e9 / 500e9))
+    detector = price(settings | {"detector": "none"}, FIRST, IMAGES, 25, {"t": CARD}, RATES)
+    more = 3 * (evaluation(100, 10, FIRST, CARD, RATES, 10) - validation)  # in single precision
+    assert detector.hours["t"] - found.hours["t"] == pytest.approx(more / 3600)
     slow = price(settings, FIRST, IMAGES, 25, {"t": CARD}, RATES._replace(operator_us=10**4))
     assert slow.waits_for_host["t"] and slow.hours["t"] > found.hours["t"]
 

@@ -46,9 +46,28 @@ def test_the_papers_study_is_planned_whole_without_touching_data(tmp_path):
     done = dry_run("--configfile", "config/paper.yaml", "--config", f"root={tmp_path}/paper")
     planned = jobs(done.stdout)
     assert planned["train_classification"] == 8 * 2 * 5
-    assert planned["train_detection"] == planned["train_segmentation"] == 7 * 2 * 5
+    assert planned["train_segmentation"] == 7 * 2 * 5
+    assert planned["train_detection"] == (7 + 2) * 2 * 5  # two are ablations
     assert planned["fetch_weights"] == 15  # each once, whoever starts from it
     assert not (tmp_path / "paper").exists()
+
+
+def test_an_ablation_is_trained_and_stands_in_the_table_of_ablations_alone(tmp_path):
+    entry = {"label": "Twin", "detector": "cascade_rcnn", "backbone": "convnext_tiny", "optimizer": "sgd"}
+    overlay = write(
+        tmp_path,
+        only={"detection": ["convnext_tiny", "convnext_small", "twin"]},
+        models={"detection": {"twin": entry | {"ablation_of": ["convnext_tiny"]}}},
+    )
+    plan = dry_run("tables", "figures", "cards", "--configfile", overlay).stdout
+    assert jobs(plan)["evaluate_detection"] == 3 * 2
+    readers = re.findall(r"^(?:local)?rule (\w+):\n    input: (.*)$", plan, re.MULTILINE)
+    after = [
+        (rule, inputs) for rule, inputs in readers if not rule.startswith(("train_", "predict_", "evaluate_"))
+    ]
+    assert {rule for rule, inputs in after if "detection/twin/" in inputs} == {"tabulate_ablations_detection"}
+    (table,) = (inputs for rule, inputs in after if rule == "tabulate_ablations_detection")
+    assert "detection/convnext_tiny/" in table and "detection/convnext_small/" not in table
 
 
 def test_null_takes_a_model_and_a_protocol_out(tmp_path):
