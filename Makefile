@@ -47,8 +47,9 @@ trust: $(VENV)/.ready  ## After dvc pull: let Snakemake take the pulled files as
 audit: $(VENV)/.ready  ## Verify the recorded study: hashes, what follows from them, some predictions
 	@python scripts/verify.py --study $(STUDY) $(if $(ALL),--all,$(if $(SEED),--seed $(SEED)))
 
+# One process more than there are cores: the longest test, on SLURM, mostly waits.
 test: $(VENV)/.ready-dev  ## Run all tests
-	@pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	@pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/.ready-dev  ## Kill trainings a hundred times and compare what they end with
 	@OMP_NUM_THREADS=1 python tests/unit/chaos.py --kills 100
