@@ -49,7 +49,7 @@ audit: $(VENV)/.ready  ## Verify the recorded study: hashes, what follows from t
 
 # One process more than there are cores: the longest test, on SLURM, mostly waits.
 test: $(VENV)/.ready-dev  ## Run all tests
-	@pytest --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+	@pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/.ready-dev  ## Kill trainings a hundred times and compare what they end with
 	@OMP_NUM_THREADS=1 python tests/unit/chaos.py --kills 100
