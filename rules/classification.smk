@@ -120,4 +120,15 @@ for protocol in WHOLE:
             {"predictions": units("classification", "predictions.csv", protocol=protocol)},
             "roc",
         ),
+    } | {
+        f"classification_{figure}_{protocol}": Product(
+            f"Classification: {title}, {label}",
+            f"calibration:{figure}",
+            {
+                "predictions": units("classification", "predictions.csv", protocol=protocol),
+                "metrics": units("classification", "metrics.json", protocol=protocol),
+            },
+            figure,
+        )
+        for figure, title in (("reliability", "reliability"), ("decision_curves", "decision curves"))
     }

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from busflow.files import atomic
 
@@ -125,6 +126,15 @@ def legend_of_areas(panel: Axes, title: str) -> None:
         )
 
 
+def _shrink(path: Path, has_pictures: bool) -> None:
+    """Leave the opacity out, which is full; a drawing without pictures looks the same with 256 colours."""
+    with Image.open(path) as image:
+        colours = image.convert("RGB")
+    if not has_pictures:
+        colours = colours.quantize(256, dither=Image.Dither.NONE)
+    colours.save(path)
+
+
 def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
     """Write the figure to each path (SVG, PNG) with the study's notice below it.
 
@@ -145,4 +155,6 @@ def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
         metadata = {"Date": None, "Creator": None} if Path(path).suffix == ".svg" else {"Software": None}
         with atomic(path) as temporary:
             figure.savefig(temporary, dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=padding)
+            if Path(path).suffix == ".png":
+                _shrink(temporary, has_pictures=any(axes.images for axes in figure.axes))
     plt.close(figure)
