@@ -123,9 +123,8 @@ def segmenter_config(settings: dict) -> ConfigDict:
 
     Args:
         settings: ``segmenter`` (upernet or segformer), ``backbone`` (one for ``TimmFeatures``; of a segformer
-            also b0 to b4, its own),
-            ``drop_path``, ``auxiliary_weight`` (of the loss of UPerNet's second head; 0: no such head) and
-            ``balance_classes`` (Dice loss beside the cross-entropy).
+            also b0 to b4, its own), ``drop_path``, ``auxiliary_weight`` (of the loss of UPerNet's second
+            head; 0: no such head) and ``balance_classes`` (Dice loss beside the cross-entropy).
 
     Raises:
         BusflowError: there is no such backbone.
