@@ -22,11 +22,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from gpu import ENGINES, ROOT, prepared, write_inputs
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
 
-from benchmarks.gpu import ENGINES, ROOT, prepared, write_inputs
 from busflow.config import read_study, training_settings
 from busflow.engine.datasets import training_loader
 from busflow.engine.training import Setup

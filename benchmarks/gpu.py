@@ -37,6 +37,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
+from mmengine.runner.amp import autocast
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from busflow.config import read_study, training_settings
@@ -290,12 +291,17 @@ def waits() -> Iterator[Counter]:
 
 @torch.inference_mode()
 def predictions(task: str, inputs: dict, setup: Setup, micro: int) -> dict:
-    """Validation with its metric, as in training; then single images, as scripts/predict.py takes them."""
+    """Validation with its metric, as in training; then single images, as scripts/predict.py takes them.
+
+    The training before has set the precision.
+    """
     engine, model, data = ENGINES[task], setup.model.eval(), ENGINES[task].read(inputs, "val")
     reset_peak()
 
     def validate(batch: dict) -> None:
-        setup.validation.process(batch, model.val_step(batch))
+        with autocast(enabled=precision.resolve("auto") != "fp32"):
+            found = model.val_step(batch)
+        setup.validation.process(batch, found)
 
     seconds = timing.seconds_of_each(validate, evaluation_loader(data, micro, workers=0), DEVICE)
     row = {"validation_images_per_s": micro / statistics.median(seconds[1:]), **peak("validation_peak")}

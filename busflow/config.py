@@ -115,6 +115,11 @@ def training_settings(config: dict, protocol: str, task: str, model: str) -> dic
     return dict(sorted(shaping.items()))  # the order of an overlay must not retrain
 
 
+def compared(models: dict[str, dict]) -> list[str]:
+    """Names of the models of a task that a study compares; ablations stand in a table of their own."""
+    return [name for name, entry in models.items() if "ablation_of" not in entry]
+
+
 def resolve(config: dict) -> dict:
     """A merged config without its nulls, the models that ``only`` leaves out, and sources that nothing needs.
 
@@ -244,7 +249,7 @@ def _chosen(models: dict, only: object) -> dict:
 
 def _check_ablation(task: str, name: str, models: dict) -> None:
     for other in models[name].get("ablation_of", []):
-        if "ablation_of" in models.get(other, {"ablation_of": []}):
+        if other not in compared(models):
             raise BusflowError(
                 f"models.{task}.{name}.ablation_of names {other}, which is no model that the study compares; "
                 "name others of the task, or leave the ablation out"

@@ -12,7 +12,7 @@ from snakemake.utils import validate
 CHECKOUT = Path(workflow.basedir).parent
 sys.path.insert(0, str(CHECKOUT))
 
-from busflow.config import Text, check, check_files, check_networks, resolve, training_settings
+from busflow.config import Text, check, check_files, check_networks, compared, resolve, training_settings
 from busflow.data.catalogue import own_sources
 from busflow.data.folders import folder_state
 from busflow.errors import BusflowError
@@ -116,16 +116,11 @@ def sources_of(task, sources=OWN):
     return [name for name, source in sources.items() if task in source["tasks"]]
 
 
-def compared(task):
-    """The models of a task that the study compares; an ablation stands in a table of its own."""
-    return [name for name, entry in config["models"][task].items() if "ablation_of" not in entry]
-
-
 def units(task, file, **only):
     """One file of every unit of a task that the study compares, or of those of some protocols or models."""
     wanted = {
         "protocol": list(config["protocols"]),
-        "model": compared(task),
+        "model": compared(config["models"][task]),
         "seed": config["seeds"],
     } | only
     return expand(f"{UNIT}/{file}", task=task, **wanted)
@@ -135,15 +130,15 @@ def finished_units(task):
     """All files of the units of a task, so that whatever of them is missing is made again."""
     of_training = ["weights.pth", "history.csv", "run.json"]
     of_test = [TASKS[task].predictions, "timing.json", "metrics.json", "resamples.npz", "scores.json"]
-    models = list(config["models"][task])
-    own = [path for name in (*of_training, *of_test) for path in units(task, name, model=models)]
-    return own + [path for name in of_test for path in tested_outside(task, name)]
+    every = {"model": list(config["models"][task])}
+    own = [path for name in (*of_training, *of_test) for path in units(task, name, **every)]
+    return own + [path for name in of_test for path in tested_outside(task, name, **every)]
 
 
-def tested_outside(task, file):
-    """One file of each external test of each trained unit of a task."""
+def tested_outside(task, file, **only):
+    """One file of each external test of each unit of a task that the study compares, or of some."""
     sources = sources_of(task, EXTERNAL)
-    return [path for source in sources for path in units(task, f"external/{source}/{file}")]
+    return [path for source in sources for path in units(task, f"external/{source}/{file}", **only)]
 
 
 def units_of(tasks, file):

@@ -74,9 +74,11 @@ if ABLATED:
         },
         "ablations",
     )
+    ALSO_WANTED += units("detection", "metrics.json", model=list(ABLATED))
+    ALSO_WANTED += tested_outside("detection", "metrics.json", model=list(ABLATED))
 
 # The paper shows two detectors in its Figure 4 and all others in its Figure 5.
-DETECTORS = compared("detection")
+DETECTORS = compared(config["models"]["detection"])
 SHOWN = {
     "fig4": [name for name in DETECTORS if name in ("convnext_tiny", "convnext_small")],
     "fig5": [name for name in DETECTORS if name not in ("convnext_tiny", "convnext_small")],

@@ -15,7 +15,7 @@ if FOLDS:
                     POOLED,
                     protocol=DIVISIONS,
                     task=task,
-                    model=compared(task),
+                    model=compared(config["models"][task]),
                     seed=config["seeds"],
                 ),
                 "scores": units(task, "scores.json", protocol=IN_FOLDS),

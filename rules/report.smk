@@ -16,8 +16,7 @@ PRESENTATION = as_json(
         "external": {name: {"label": source["label"]} for name, source in EXTERNAL.items()},
         "models": {
             task: {
-                name: parts(entry, ["label", "batch_size", "ablation_of"])
-                for name, entry in models.items()
+                name: parts(entry, ["label", "batch_size", "ablation_of"]) for name, entry in models.items()
             }
             for task, models in config["models"].items()
         },
@@ -182,10 +181,10 @@ rule report:
 rule audit:
     input:
         script="scripts/audit.py",
-        code=code("audit/*.py", "cards/document.py", "cards/template/*", *TABULATING, PAGE),
+        code=code("audit/*.py", *TABULATING, PAGE),
         tables=expand("<results>/tables/{table}.csv", table=TABLES),
         leakage=LEAKAGE,
-        metrics=[units(task, "metrics.json") for task in STUDIED],
+        metrics=[units(task, "metrics.json", model=list(config["models"][task])) for task in STUDIED],
     output:
         csv="<results>/audit/ledger.csv",
         md="<results>/audit/ledger.md",
@@ -198,7 +197,7 @@ rule audit:
         summary_md="<results>/audit/summary.md",
         summary_html=report(
             "<results>/audit/summary.html",
-            caption="../workflow/report/summary.rst",
+            caption="../workflow/report/audit_summary.rst",
             category="Audit",
             labels={"table": "Summary"},
         ),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from busflow.audit.ledger import ledger
 from busflow.audit.summary import summary
-from busflow.cards import document
 from busflow.cli import run, settings
+from busflow.tables import document
 from busflow.tables.page import write_page
 from busflow.tables.table import write
 

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from busflow.cards.claim import claim_checklist
-from busflow.cards.document import write
 from busflow.cards.model import model_card
 from busflow.cards.study import read_study
 from busflow.cli import run
+from busflow.tables.document import write
 from busflow.tasks import TASKS
 
 CHECKLIST = "claim_checklist"

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from busflow.audit.ledger import TITLES
 from busflow.audit.verdicts import (
     CONTRADICTED,
     NOT_TESTABLE,
@@ -10,9 +11,9 @@ from busflow.audit.verdicts import (
     UNDEFINED,
     WITHIN,
 )
-from busflow.cards.document import Block, Document, Rows
+from busflow.tables.document import Block, Document, Rows
 
-# What verdicts are called in a sentence, from the best to the worst.
+# From the best to the worst.
 VERDICTS = (REPRODUCED, WITHIN, NOT_TOLD, UNDEFINED, CONTRADICTED, NOT_TESTABLE)
 PARTS = {
     "Data (Tables 1 to 4)": ("T1", "T2", "T3", "T4"),
@@ -31,6 +32,7 @@ FINDINGS = {
     "Are the models that lead told apart from the others?": ("F3.best", "T6.best_ap", "T7.best_miou"),
 }
 OURS = {"paper": "ours_paper_protocol", "grouped": "ours_grouped"}
+SHOWN = ("id", "claim", "printed", "corrected", "ours_paper_protocol", "why")
 NOTHING = "–"
 
 
@@ -83,9 +85,7 @@ def _finding(row: tuple) -> str:
 
 
 def _table(rows: pd.DataFrame) -> Rows:
-    columns = {"id": "Id", "claim": "Claim", "printed": "Printed", "corrected": "Corrected"}
-    columns |= {OURS["paper"]: "Ours, paper protocol", "why": "Why"}
-    return Rows([*columns.values()], rows[[*columns]].to_numpy().tolist())
+    return Rows([TITLES[name] for name in SHOWN], rows[[*SHOWN]].to_numpy().tolist())
 
 
 def _reasons(rows: pd.DataFrame) -> Rows | str:

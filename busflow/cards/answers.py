@@ -10,6 +10,7 @@ from busflow.cards.model import starting_weights
 from busflow.cards.results import leaking_twins
 from busflow.cards.study import CONFIG, HISTORY, METRICS, QUARANTINE, RUN, Study, Trained, straddling
 from busflow.cards.words import DOES, NOT_KNOWN, counted, decimal, known, listed, reasons, setting
+from busflow.config import compared
 from busflow.labels import LABELS, SPLITS
 from busflow.tables.leading import LEADING, estimate, estimate_text
 from busflow.tasks import TASKS
@@ -85,7 +86,7 @@ def in_card(trained: Trained) -> str:
 @of_study(CONFIG)
 def method(study: Study) -> str:
     return "deep learning: " + listed(
-        f"{counted(len(study.config['models'][task]), 'network')} of which each {DOES[task]}"
+        f"{counted(len(compared(study.config['models'][task])), 'network')} of which each {DOES[task]}"
         for task in study.tasks
     )
 

@@ -6,8 +6,8 @@ The items are those of Tejani et al., Radiology: Artificial Intelligence 2024;6(
 from typing import NamedTuple
 
 from busflow.cards import answers as say
-from busflow.cards.document import Document, Rows
 from busflow.cards.study import Study
+from busflow.tables.document import Document, Rows
 
 UNANSWERED = "not answered by this study"
 ABOUT = (

@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 
-from busflow.cards.document import Block, Document, Rows
 from busflow.cards.limitations import limitations
 from busflow.cards.results import calibration, external_tests, leak_gap, results
 from busflow.cards.study import CONFIG, UNIT_FILES, Study, Trained, chosen_protocol
 from busflow.cards.words import DOES, HUB_TASK, NOT_KNOWN, counted, hours, known, listed, reasons, setting
 from busflow.labels import LABELS, SPLITS
 from busflow.protocols import GROUPED
+from busflow.tables.document import Block, Document, Rows
 from busflow.tables.leading import LEADING, estimate
 from busflow.tables.table import number
 from busflow.tasks import TASKS

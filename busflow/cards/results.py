@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from busflow.cards.document import Block, Rows
 from busflow.cards.study import Study, Trained
 from busflow.cards.words import NOT_KNOWN, decimal, share
 from busflow.labels import LABELS, LESIONS
 from busflow.metrics.scores import at
 from busflow.protocols import PAPER, protocols
+from busflow.tables.document import Block, Rows
 from busflow.tables.leading import INTERVAL, LEADING, Score, estimate, estimate_text, seeds_text
 from busflow.tables.table import number
 

@@ -39,7 +39,8 @@ def identity(settings: dict, inputs: dict[str, dict[str, str]]) -> str:
     """Twelve hex digits that stand for a configuration, the contents of its inputs, and the code.
 
     A training never goes on from the state that another code left. Where the files lie does not matter, nor
-    how many images a step takes at once: their gradients are summed up to the same batch.
+    how many images a step takes at once: their gradients are summed up to the same batch. (A network that
+    normalises over these images learns with other statistics; the record has how many they were.)
     """
     settings = {key: value for key, value in settings.items() if key != "micro_batch"}
     contents = {role: description["sha256"] for role, description in inputs.items()}

@@ -165,6 +165,7 @@ def _fitted(
     Raises:
         BusflowError: what may not be halved any further does not fit.
     """
+    settings = settings | {"compile": settings["compile"] and _compiles()}
     micro = settings["micro_batch"]
     if micro == "auto":
         micro = settings["batch_size"] if torch.cuda.is_available() else min(settings["batch_size"], ON_A_CPU)
@@ -256,7 +257,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             randomness={"seed": settings["seed"], "deterministic": not torch.cuda.is_available()},
             # HistoryHook keeps the history; mmengine's own goes into a folder named by the second.
             visualizer={"type": "Visualizer", "vis_backends": []},
-            cfg={"compile": settings["compile"] and _compiles()},
+            cfg={"compile": settings["compile"]},
             experiment_name=folder.as_posix().replace("/", "_"),
         )
         try:

@@ -12,11 +12,10 @@ from busflow.figures.style import MUTED, heading, legend_below, model_colours, o
 from busflow.files import read_json
 from busflow.labels import LABELS
 from busflow.metrics.calibration import calibrated
-from busflow.metrics.inputs import read_predictions
+from busflow.metrics.inputs import PROBABILITIES, read_predictions
 from busflow.metrics.reliability import ECE_BINS
 from busflow.units import units
 
-PROBABILITIES = [f"p_{label}" for label in LABELS]
 BEFORE, AFTER = "#9aa3ad", "#1f5a94"
 THRESHOLDS = np.linspace(0.01, 0.6, 60)  # of the probability of malignancy at which one would act
 MOST_BENEFIT_BELOW = -0.1  # where the axis ends: what is worse is worse than doing nothing

@@ -126,13 +126,13 @@ def legend_of_areas(panel: Axes, title: str) -> None:
         )
 
 
-def _shrink(path: Path, has_pictures: bool) -> None:
+def _shrink(path: Path, dpi: int, has_pictures: bool) -> None:
     """Leave the opacity out, which is full; a drawing without pictures looks the same with 256 colours."""
     with Image.open(path) as image:
         colours = image.convert("RGB")
     if not has_pictures:
         colours = colours.quantize(256, dither=Image.Dither.NONE)
-    colours.save(path)
+    colours.save(path, dpi=(dpi, dpi))
 
 
 def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
@@ -156,5 +156,5 @@ def save(figure: Figure, paths: Iterable[Path], notice: str | None) -> None:
         with atomic(path) as temporary:
             figure.savefig(temporary, dpi=dpi, metadata=metadata, bbox_inches="tight", pad_inches=padding)
             if Path(path).suffix == ".png":
-                _shrink(temporary, has_pictures=any(axes.images for axes in figure.axes))
+                _shrink(temporary, dpi, has_pictures=any(axes.images for axes in figure.axes))
     plt.close(figure)

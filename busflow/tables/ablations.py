@@ -1,4 +1,4 @@
-"""Ablations: models that differ from others in one thing, against these, on the same images."""
+"""Ablations: models that part what others differ in, against these, on the same images."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from busflow.tables.pairs import NOTES, in_order, pairs_shown
 from busflow.tables.table import Table
 from busflow.units import by_model, units
 
-SAME_RESULT = ("micro_batch", "seed")  # what two trainings may differ in without differing
+# What differs without saying more: images of a step at once, and what follows from the assigner.
+SAYING_NOTHING = ("micro_batch", "prior_sides", "seed")
 
 
 def ablations(metrics_paths: list[Path], records_paths: list[Path], settings: dict) -> Table:
@@ -61,7 +62,7 @@ def _compared(pair: tuple[str, str], seeds: list[list[dict]], score: Score) -> p
 
 def _differing(one: dict, other: dict) -> str:
     """``optimizer: adamw → sgd``: what the first training has otherwise than the second."""
-    names = sorted((one.keys() | other.keys()) - set(SAME_RESULT))
+    names = sorted((one.keys() | other.keys()) - set(SAYING_NOTHING))
     changed = [name for name in names if one.get(name) != other.get(name)]
     return (
         "; ".join(f"{name}: {other.get(name, '–')} → {one.get(name, '–')}" for name in changed) or "nothing"

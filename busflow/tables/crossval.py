@@ -38,10 +38,11 @@ def crossval(
     for folds in families(settings["protocols"]):
         division = {"protocols": " ".join(folds), "division": _division(folds, settings), "folds": len(folds)}
         part = []
-        for model, entry in settings["models"][task].items():
+        for model in dict.fromkeys(unit.model for unit in pooled):
+            label = settings["models"][task][model]["label"]
             together = [unit for unit in pooled if unit.model == model and unit.protocol == folds[0]]
             apart = [unit for unit in scored if unit.model == model and unit.protocol in folds]
-            part.append(division | {"model": model, "label": entry["label"]} | _row(task, together, apart))
+            part.append(division | {"model": model, "label": label} | _row(task, together, apart))
         rows += part
         notes.append(_note(part[0], {name: splits[name] for name in folds}, settings))
     data = pd.DataFrame(rows)

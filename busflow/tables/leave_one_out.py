@@ -36,8 +36,9 @@ def leave_one_out(metrics_paths: list[Path], settings: dict) -> Table:
     how, known, rows, notes = LEADING[task], protocols(settings["protocols"]), [], []
     for family in sources_left_out(settings["protocols"]):
         balanced = bool(settings["protocols"][family[0]].get("balance_classes"))
-        for model, entry in settings["models"][task].items():
-            of_model = {"balance_classes": balanced, "model": model, "label": entry["label"]}
+        for model in dict.fromkeys(model for _, model in seeds):
+            label = settings["models"][task][model]["label"]
+            of_model = {"balance_classes": balanced, "model": model, "label": label}
             tests = pd.DataFrame([_row(task, seeds[name, model]) for name in family])
             tests.insert(0, "tested_on", [" ".join(known[name].leave_out) for name in family])
             tests.insert(0, "protocol", family)

@@ -15,11 +15,11 @@ from huggingface_hub import ModelCard
 
 import study_files
 from busflow.cards.claim import UNANSWERED, claim_checklist
-from busflow.cards.document import Document, Rows, write
 from busflow.cards.model import model_card
 from busflow.cards.study import Study, chosen_protocol, read_study
 from busflow.files import read_json, write_csv, write_json, write_text
 from busflow.metrics.resamples import read_metrics, write_metrics
+from busflow.tables.document import Document, Rows, write
 
 ROOT = Path(__file__).parents[2]
 TASKS = {"classification": study_files, "detection": detection_files, "segmentation": segmentation_files}

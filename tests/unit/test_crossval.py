@@ -120,6 +120,12 @@ def test_mean_and_deviation_are_those_of_the_folds_scores_averaged_over_the_seed
     assert table.shown["Accuracy, mean of folds"][0] == f"{100 * mean:.2f} ± {100 * sd:.2f}"
 
 
+def test_an_ablation_which_has_no_results_here_has_no_row(classified):
+    models = MODELS | {"twin": {"label": "Twin", "ablation_of": ["mine"]}}
+    table = table_of("classification", classified[2], settings_of("classification", models))
+    assert table.data["model"].to_list() == ["mine"]
+
+
 def test_a_study_with_some_of_the_folds_says_so(classified):
     folds = [fold for fold in classified[2] if "fold_3" not in fold["scores"].as_posix()]
     settings = settings_of("classification", MODELS, folds=(1, 2))

@@ -96,6 +96,23 @@ def test_the_last_bits_of_a_layout_do_not_change_the_bytes(tmp_path):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
+def test_a_drawing_of_few_colours_keeps_them_and_its_size_in_inches(tmp_path):
+    figure = plt.figure(figsize=(4, 3), layout="none")
+    axes = figure.add_axes([0, 0, 1, 1], facecolor="#ffffff")
+    axes.axis("off")
+    colours = ["#e63946", "#1f5a94", "#2a9d8f", "#d98f2b", "#6b7280"]
+    for k, colour in enumerate(colours):
+        axes.add_patch(plt.Rectangle((k / 5, 0), 0.2, 1, color=colour, transform=axes.transAxes))
+    axes.plot([0, 1], [0.001, 0.002], color="#7b2cbf", lw=0.3)  # a rare one
+    style.save(figure, [tmp_path / "f.png"], None)
+    with Image.open(tmp_path / "f.png") as image:
+        assert image.mode == "P" and image.info["dpi"][0] > 150
+        shown = np.asarray(image.convert("RGB"), int)
+    for colour in colours:
+        wanted = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
+        assert np.abs(shown - wanted).max(axis=2).min() <= 1
+
+
 def test_the_notice_stands_below_everything_else(study, settings, tmp_path):
     draw, given = DRAWINGS["summary"](*study)
     figure = draw(given, settings)

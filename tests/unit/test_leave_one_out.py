@@ -18,11 +18,12 @@ def left_out(*sources: str, **entry) -> dict:
 
 
 def table_of(folder, protocols: dict) -> tuple[Table, list[Path]]:
-    """The table and the metrics of a study that has these two protocols."""
+    """The table and the metrics of a study that has these two protocols, and an ablation without metrics."""
     settings = study_settings(models=MODELS)
     names = dict(zip(protocols, settings["protocols"], strict=True))
     paths = write_study(folder, settings)["metrics"]
     settings["protocols"] = {names[name]: entry for name, entry in protocols.items()}
+    settings["models"]["classification"]["twin"] = {"label": "Twin", "ablation_of": [MODELS[0]]}
     return leave_one_out(paths, settings), paths
 
 

@@ -58,6 +58,17 @@ def test_a_step_in_bf16_multiplies_in_bf16_and_keeps_single_weights_without_scal
     assert all(each.dtype == torch.float32 and each.isfinite().all() for each in network.parameters())
 
 
+@pytest.mark.parametrize(("chosen", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_on_a_gpu_a_validation_takes_the_half_precision_of_its_training(card, chosen, dtype):
+    before = torch.get_autocast_dtype("cuda")
+    try:
+        torch.set_autocast_dtype("cuda", torch.float32)
+        wrapped(chosen)
+        assert torch.get_autocast_dtype("cuda") == dtype
+    finally:
+        torch.set_autocast_dtype("cuda", before)
+
+
 @pytest.mark.parametrize("goes_on", ["bf16", "fp16", "fp32"])
 @pytest.mark.parametrize("began", ["bf16", "fp16", "fp32"])
 @pytest.mark.filterwarnings("ignore:torch.cuda.amp.GradScaler is enabled, but CUDA is not available")

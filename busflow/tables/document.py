@@ -17,8 +17,7 @@ from busflow.files import write_text
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|&~$^]")
 # What begins a list or a rule where a line begins.
 BEGINNING = re.compile(r"^(\d*)([-+=.)])")
-STYLE = files("busflow.tables") / "template/page.css"
-TEMPLATE = files("busflow.cards") / "template"
+TEMPLATE = files("busflow.tables") / "template"
 
 
 class Rows(NamedTuple):
@@ -47,8 +46,10 @@ def write(document: Document, md: Path, html: Path) -> None:
     body = markdown(document)
     write_text(md, (f"---\n{head}---\n\n" if head else "") + body)
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = page.from_string((TEMPLATE / "card.html").read_text(encoding="utf-8"))
-    style = "\n".join(sheet.read_text(encoding="utf-8") for sheet in (STYLE, TEMPLATE / "card.css"))
+    template = page.from_string((TEMPLATE / "document.html").read_text(encoding="utf-8"))
+    style = "\n".join(
+        sheet.read_text(encoding="utf-8") for sheet in (TEMPLATE / "page.css", TEMPLATE / "document.css")
+    )
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     write_text(html, template.render(title=document.title, css=style, body=reader.render(body), head=head))
 
