@@ -24,9 +24,9 @@ for name, (tasks, title) in CARDS.items():
             **read_by_card(tasks),
             script="scripts/make_card.py",
             code=code(
-                *("cards/*.py", "cards/template/*", "tables/template/page.css"),
-                *(f"tables/{module}.py" for module in ("leading", "table")),
-                *("metrics/*.py", "paper.*", "units.py", "tasks.py", "protocols.py"),
+                *("cards/*.py", "tables/template/document.*", "tables/template/page.css"),
+                *(f"tables/{module}.py" for module in ("document", "leading", "table")),
+                *("metrics/*.py", "paper.*", "units.py", "tasks.py", "protocols.py", "config.py"),
             ),
             config="<results>/config.yaml",
             quarantine="<data>/index/quarantine.csv",
