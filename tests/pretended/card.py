@@ -8,6 +8,7 @@ from unittest import mock
 import mmengine.device.utils
 import mmengine.optim.optimizer.amp_optimizer_wrapper
 import mmengine.runner.amp
+import mmengine.runner.loops
 import mmengine.runner.runner
 import mmengine.structures.instance_data
 import torch
@@ -50,7 +51,10 @@ def _patches(ledger: Ledger) -> list:
         patch(torch.cuda, "reset_peak_memory_stats", lambda device=None: None),
         patch(mmengine.device.utils, "DEVICE", NAME),
         patch(amp, "GradScaler", functools.partial(torch.amp.GradScaler, device=NAME)),
-        patch(mmengine.runner.amp, "autocast", functools.partial(torch.autocast, NAME)),
+        *(
+            patch(module, "autocast", functools.partial(torch.autocast, NAME))
+            for module in (mmengine.runner.amp, mmengine.runner.loops)
+        ),
         patch(instances, "IndexType", instances.IndexType | Pretended),
         patch(mmengine.runner.runner, "collect_env", dict),  # asks the compilers of GPUs
         patch(torch, "load", functools.partial(_load, torch.load)),
