@@ -18,7 +18,7 @@ from busflow.units import units
 
 BEFORE, AFTER = "#9aa3ad", "#1f5a94"
 THRESHOLDS = np.linspace(0.01, 0.6, 60)  # of the probability of malignancy at which one would act
-MOST_BENEFIT_BELOW = -0.1  # where the axis ends: what is worse is worse than doing nothing
+LEAST_SHOWN = -0.1  # where the axis ends: what is worse is worse than doing nothing
 
 
 class _Classifier(NamedTuple):
@@ -89,7 +89,7 @@ def decision_curves(predictions_paths: list[Path], metrics_paths: list[Path], se
         )
         panel.set(xlabel="Threshold of the probability of malignancy", xlim=(0, THRESHOLDS[-1]))
     axes[0].set_ylabel("Net benefit")
-    axes[0].set_ylim(MOST_BENEFIT_BELOW, None)
+    axes[0].set_ylim(LEAST_SHOWN, None)
     legend_below(figure, axes[:1], columns=5)
     figure.suptitle(_heading(found, predictions_paths, settings))
     open_frame(figure)
