@@ -34,6 +34,7 @@ SETTINGS = {
     "augmentation": 1.0,
     "precision": "auto",
     "compile": False,
+    "channels_last": False,
     "balance_classes": False,
 }
 

@@ -79,8 +79,8 @@ VARIANTS = [
     ("detection/convnext_tiny", {"micro_batch": 8}),
     ("detection/convnext_small", {"micro_batch": 8}),
     ("detection/swin_base", {"micro_batch": 8}),
-    ("classification/convnext_base", {"memory": "channels_last"}),
-    ("segmentation/convnext_tiny", {"memory": "channels_last"}),
+    ("classification/convnext_base", {"channels_last": True}),
+    ("segmentation/convnext_tiny", {"channels_last": False}),
     ("detection/convnext_tiny", {"precision": "fp16"}),
     ("detection/detr_r50", {"precision": "fp16"}),
     ("segmentation/convnext_tiny", {"precision": "fp16"}),
@@ -175,9 +175,7 @@ def wrapped(setup: Setup, wanted: str = "auto") -> OptimWrapper:
 def measure_model(config: dict, folder: Path, name: str, variant: dict | None = None) -> dict:
     """All figures of a model; of a variant, those of its training alone."""
     task, _, model = name.partition("/")
-    settings = settings_of(config, task, model) | {"seed": 0}
-    if variant and "micro_batch" in variant:
-        settings["micro_batch"] = variant["micro_batch"]
+    settings = settings_of(config, task, model) | {"seed": 0} | (variant or {})
     parts = accumulation_steps(settings["batch_size"], settings["micro_batch"])
     cycles = -(-STEPS // parts)  # steps of the optimiser that are timed
     micro, side = settings["batch_size"] // parts, settings["image_size"]
@@ -189,15 +187,9 @@ def measure_model(config: dict, folder: Path, name: str, variant: dict | None = 
     if variant is None:
         row["same_step"] = attempt(functools.partial(same_step, task, setup, folder))
     setup.model.to(DEVICE).train()
-    if variant and "memory" in variant:
-        layout = {"memory_format": getattr(torch, variant["memory"])}
-        setup.model.network.to(**layout)
-        setup.model.data_preprocessor.register_forward_hook(
-            lambda module, arguments, out: out | {"inputs": out["inputs"].contiguous(**layout)}
-        )
-    row |= training_steps(
-        task, inputs, setup, (variant or {}).get("precision", "auto"), config["compute"], cycles
-    )
+    if settings["channels_last"]:
+        setup.model.to(memory_format=torch.channels_last)
+    row |= training_steps(task, inputs, setup, settings["precision"], config["compute"], cycles)
     if variant is None:
         row |= predictions(task, inputs, setup, micro)
     return row

@@ -128,7 +128,9 @@ class HistoryHook(Hook):
         if metrics[self.metric] > self.score or self.score <= 0:
             self.score, self.best_epoch = metrics[self.metric], runner.epoch
             state = _unwrapped(runner).network.state_dict()
-            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+            # In the plain layout of memory, whichever the training has.
+            plain = {"memory_format": torch.contiguous_format}
+            self.weights = {name: value.detach().cpu().clone(**plain) for name, value in state.items()}
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started

@@ -55,7 +55,7 @@ class Setup(NamedTuple):
         task: its name in ``busflow.tasks``.
         classes: in the order of the network's outputs.
         settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
-            warmup_epochs, precision, compile; milestones, poly_power and clip_grad if wanted.
+            warmup_epochs, precision, compile, channels_last; milestones, poly_power and clip_grad if wanted.
         calibrate: what to learn from the validation images once the best weights are known: takes the model,
             which has them, and batches of all these images; its plain values go into weights.pth and run.json
             as ``calibration``. None: nothing.
@@ -217,6 +217,8 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
     computed_in = precision.resolve(settings["precision"])
     logger.info("computes in %s", computed_in)
     model = setup.model
+    if settings["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
     if is_distributed() and not torch.cuda.is_available():
         model = MMDistributedDataParallel(model)
     newest = runs.newest_state(folder)

@@ -45,6 +45,7 @@ SETTINGS = {
     "clip_grad": 10.0,
     "precision": "auto",
     "compile": False,
+    "channels_last": False,
     "augmentation": 1.0,
 }
 TIMING = {"batch": 4, "warmup": 2, "iterations": 3}

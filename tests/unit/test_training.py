@@ -34,6 +34,7 @@ SETTINGS = {
     "augmentation": 1.0,
     "precision": "auto",
     "compile": False,
+    "channels_last": False,
     "balance_classes": True,
 }
 
@@ -348,6 +349,34 @@ def test_a_compiled_training_learns_the_same_and_ends_with_the_same_bits_after_a
     assert_same(tmp_path / "straight", tmp_path / "cut")
     plain, straight = (pd.read_csv(tmp_path / name / "history.csv") for name in ("plain", "straight"))
     assert straight["train_loss"].to_numpy() == pytest.approx(plain["train_loss"].to_numpy(), rel=1e-3)
+
+
+def test_a_training_with_channels_last_in_memory_ends_with_the_same_bits_after_a_cut(
+    inputs, tmp_path, monkeypatch
+):
+    settings = {**SETTINGS, "epochs": 2, "channels_last": True}
+    layouts = []
+    forward = Classifier.forward
+
+    def watched(model, *args, **kwargs):
+        weights = [p for p in model.network.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        layouts.append(all(p.is_contiguous(memory_format=torch.channels_last) for p in weights))
+        return forward(model, *args, **kwargs)
+
+    monkeypatch.setattr(Classifier, "forward", watched)
+    train_task(classification, inputs, settings, tmp_path, "straight", interval=0)
+    assert layouts and all(layouts)
+    again = functools.partial(train_task, classification, inputs, settings, tmp_path, "cut", interval=0)
+    power_cut(monkeypatch, 9, again)
+    again()
+    assert_same(tmp_path / "straight", tmp_path / "cut")
+
+
+def test_published_weights_lie_plainly_in_memory_whichever_layout_the_training_had(inputs, tmp_path):
+    settings = {**SETTINGS, "epochs": 1, "channels_last": True}
+    train_task(classification, inputs, settings, tmp_path, "out", interval=0)
+    weights = load_weights(tmp_path / "out/weights.pth")["state_dict"]
+    assert all(tensor.is_contiguous() for tensor in weights.values())
 
 
 def test_where_torch_cannot_compile_a_training_says_so_in_a_line_and_runs_as_it_is(
