@@ -36,7 +36,9 @@ def build_network(
         name: of the architecture.
         num_classes: outputs.
         options: further arguments of ``timm.create_model``, those of ``OPTIONS``.
-        weights: file of pretrained ones, but for the head, which is random; None: all are random.
+        weights: file of pretrained ones, but for the head, which is zero (Kolesnikov et al., Big Transfer,
+            ECCV 2020): as random as some networks of timm's have it, it tells classes apart with certainty
+            before it has seen an image. None: all are random.
 
     Raises:
         BusflowError: timm has no such network, or none with these options, or the weights are another's.
@@ -57,6 +59,10 @@ def build_network(
         heads = network.pretrained_cfg.get("classifier") or ()
         heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
         load_pretrained(network, read_tensors(weights), weights, timm_names(network), new=heads)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.startswith(heads):
+                    parameter.zero_()
     return network
 
 

@@ -41,12 +41,15 @@ def test_prediction_pairs_each_image_with_its_label(network):
     assert [sample["label"].item() for sample in out] == [2, 0] and out[0]["logits"].shape == (3,)
 
 
-def test_pretrained_weights_fill_the_body_and_leave_the_head(tmp_path):
-    donor = build_network("convnext_atto", num_classes=1000)
+@pytest.mark.parametrize("name", ["convnext_atto", "tf_efficientnet_lite0"])
+def test_pretrained_weights_fill_the_body_and_the_head_knows_nothing_yet(name, tmp_path):
+    donor = build_network(name, num_classes=1000)
     torch.save(donor.state_dict(), tmp_path / "donor.pth")
-    network = build_network("convnext_atto", weights=tmp_path / "donor.pth")
-    assert torch.equal(network.stem[0].weight, donor.stem[0].weight)
-    assert network.head.fc.weight.shape[0] == 3
+    network = build_network(name, weights=tmp_path / "donor.pth").eval()
+    given, loaded = (dict(each.named_parameters()) for each in (donor, network))
+    heads = {name for name in loaded if loaded[name].shape != given[name].shape}
+    assert len(heads) == 2 and all(torch.equal(loaded[name], given[name]) for name in loaded.keys() - heads)
+    assert torch.equal(network(torch.randn(2, 3, 32, 32)), torch.zeros(2, 3))
 
 
 def test_weights_return_as_saved_and_with_the_same_bytes(network, tmp_path):
