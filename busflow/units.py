@@ -8,6 +8,7 @@ from typing import NamedTuple
 from busflow.errors import BusflowError
 from busflow.files import read_json
 from busflow.paper import facts
+from busflow.tasks import TASKS
 
 UNIT = re.compile(
     r"(?:^|/)(?P<protocol>[^/]+)/(?P<task>[^/]+)/(?P<model>[^/]+)/seed(?P<seed>\d+)"
@@ -75,13 +76,19 @@ def by_model(
 
 def by_protocol(paths: Iterable[Path], settings: dict) -> dict[str, Path]:
     """Files of one task, ``{protocol}/{task}.csv`` or ``{protocol}_{task}.json``, in config order."""
+    return {protocol: path for (_, protocol), path in by_task(paths, settings).items()}
+
+
+def by_task(paths: Iterable[Path], settings: dict) -> dict[tuple[str, str], Path]:
+    """Such files of several tasks by (task, protocol), in config order."""
     found = {}
     for path in paths:
         parts = TASK_FILE.search(Path(path).as_posix())
         if parts is None or parts["protocol"] not in settings["protocols"]:
             raise BusflowError(f"{path}: expected <protocol>/<task>.csv with a protocol of the config")
-        found[parts["protocol"]] = Path(path)
-    return {protocol: found[protocol] for protocol in settings["protocols"] if protocol in found}
+        found[parts["task"], parts["protocol"]] = Path(path)
+    order = [(task, protocol) for task in TASKS for protocol in settings["protocols"]]
+    return {place: found[place] for place in order if place in found}
 
 
 def foreign_sources(names: Iterable[str], settings: dict) -> list[str]:

@@ -39,30 +39,8 @@ rule describe_classification:
         "> {log:q} 2>&1"
 
 
-rule measure_leakage:
-    input:
-        script="scripts/measure_leakage.py",
-        code=code("data/leakage.py", "data/packing.py"),
-        images="<data>/index/images.csv",
-        duplicates="<data>/index/duplicates.csv",
-        split="<data>/splits/{protocol}/classification.csv",
-        packed_images="<data>/packed/classification/images.npy",
-        packed_index="<data>/packed/classification/index.csv",
-    output:
-        "<results>/audit/leakage/{protocol}_classification.json",
-    log:
-        "<logs>/leakage/{protocol}_classification.log",
-    conda:
-        "../envs/busflow.yaml"
-    shell:
-        "python {input.script:q} --images {input.images:q} --duplicates {input.duplicates:q} "
-        "--split {input.split:q} --packed-images {input.packed_images:q} --packed-index {input.packed_index:q} "
-        "--output {output:q} > {log:q} 2>&1"
-
-
-LEAKAGE += expand("<results>/audit/leakage/{protocol}_classification.json", protocol=config["protocols"])
 FACTS = "<results>/model_facts/classification.json"
-ALSO_WANTED += [*LEAKAGE, FACTS]
+ALSO_WANTED.append(FACTS)
 
 PREDICTIONS = {
     "predictions": units("classification", "predictions.csv", protocol=WHOLE),
@@ -102,7 +80,6 @@ FIGURES |= {
         {"timing": units("classification", "timing.json", protocol=WHOLE)},
         "timing",
     ),
-    "leakage": Product("Leakage of the splits", "data:leakage", {"leakage": LEAKAGE}),
 }
 
 for protocol in WHOLE:

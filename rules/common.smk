@@ -68,7 +68,7 @@ TABLES = {}
 FIGURES = {}
 Product = namedtuple("Product", "title function files caption code", defaults=[None, []])
 
-# Leakage of the protocols, where it is measured; and files that nothing else asks for.
+# Leakage of the protocols as classifiers meet it, where it is measured; and files that nothing else asks for.
 LEAKAGE = []
 ALSO_WANTED = []
 
@@ -242,25 +242,30 @@ def starting_weights():
     return sorted({entry["pretrained"] for entry in entries if "pretrained" in entry})
 
 
+def weights_receipt(entry):
+    """The receipt of the weights that a model's entry names, if there is one and it names any."""
+    weights = entry and entry.get("pretrained")
+    return f"<data>/archives/weights/{weights}.json" if weights else []
+
+
+def weights_file(entry, receipt):
+    """The file of these weights, which lies beside the receipt."""
+    return str(Path(receipt).with_name(config["weights"][entry["pretrained"]]["file"]))
+
+
 def pretrained_receipt(task):
     """The receipt of the weights that a model starts from, if it starts from any."""
-
-    def receipt(wildcards):
-        weights = config["models"][task][wildcards.model].get("pretrained")
-        return f"<data>/archives/weights/{weights}.json" if weights else []
-
-    return receipt
+    return lambda wildcards: weights_receipt(config["models"][task][wildcards.model])
 
 
 def pretrained_argument(task):
     """The training's argument that names those weights."""
 
     def argument(wildcards, input):
-        weights = config["models"][task][wildcards.model].get("pretrained")
-        if not weights:
+        entry = config["models"][task][wildcards.model]
+        if "pretrained" not in entry:
             return ""
-        file = config["weights"][weights]["file"]
-        return f"--pretrained {shlex.quote(str(Path(input.pretrained).with_name(file)))}"
+        return f"--pretrained {shlex.quote(weights_file(entry, input.pretrained))}"
 
     return argument
 

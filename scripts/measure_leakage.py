@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from busflow.cli import run
-from busflow.data.leakage import measure_leakage
 from busflow.data.packing import PackedImages
 from busflow.files import write_json
+from busflow.metrics.leakage import measure_leakage
 
 
 def main() -> None:
@@ -18,10 +19,12 @@ def main() -> None:
     parser.add_argument("--split", required=True, type=read)
     parser.add_argument("--packed-images", required=True, type=Path)
     parser.add_argument("--packed-index", required=True, type=Path)
+    parser.add_argument("--features", type=Path, help="of a frozen network, in the rows of the packed array")
     parser.add_argument("--output", required=True)
     args = parser.parse_args()
     packed = PackedImages(args.packed_images, args.packed_index)
-    write_json(args.output, measure_leakage(args.images, args.duplicates, args.split, packed))
+    features = None if args.features is None else np.load(args.features, allow_pickle=False)
+    write_json(args.output, measure_leakage(args.images, args.duplicates, args.split, packed, features))
 
 
 def read(path: str) -> pd.DataFrame:

@@ -7,12 +7,16 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from hypothesis import settings
 
 import busflow.models  # noqa: F401  (makes torchvision importable before a test imports it)
 from busflow.models.classifier import build_network
 from studies import CLASSIFIER, copy_checkout, run, small_config
 
 torch.set_num_threads(1)
+# How long an example takes says something of the machine and nothing of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 LONGEST = ("slurm", "integration")
 

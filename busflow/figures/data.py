@@ -1,4 +1,4 @@
-"""Figure 2 (examples) and the leakage of the splits."""
+"""Figure 2 (examples), the leakage of the splits, and pairs of images that straddle them."""
 
 import textwrap
 from pathlib import Path
@@ -9,11 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from busflow.data.packing import PackedImages
 from busflow.errors import BusflowError
 from busflow.figures.style import INK, MUTED, legend_below, open_frame, protocol_colours
 from busflow.files import read_json
 from busflow.labels import CLASS_COLOURS
 from busflow.metrics.inputs import read_table
+from busflow.metrics.leakage import PAIRS
 from busflow.units import by_protocol
 
 EXAMPLES = ("benign", "malignant")
@@ -57,7 +59,7 @@ def leakage(leakage_paths: list[Path], settings: dict) -> Figure:
     """Share of test images that the training set already knows, and what recognising them alone scores.
 
     One panel for the whole test set and one per source; one bar per protocol. Reads
-    ``.../{protocol}/{task}.json`` as written by ``busflow.data.leakage.measure_leakage``.
+    ``.../{protocol}/{task}.json`` as written by ``busflow.metrics.leakage.measure_leakage``.
     """
     measured = {protocol: read_json(path) for protocol, path in by_protocol(leakage_paths, settings).items()}
     colours = protocol_colours(settings)
@@ -89,6 +91,46 @@ def leakage(leakage_paths: list[Path], settings: dict) -> Figure:
     legend_below(figure, axes, columns=3)
     open_frame(figure, left=True)
     return figure
+
+
+def straddling(
+    leakage_paths: list[Path], images_path: Path, packed_images: Path, packed_index: Path, settings: dict
+) -> Figure:
+    """The test images that are most like a training image, each beside it; a row per protocol and source.
+
+    Which: ``pairs`` of ``.../{protocol}/{task}.json`` as written by ``busflow.metrics.leakage``.
+    """
+    rows = [
+        (protocol, source, pairs)
+        for protocol, path in by_protocol(leakage_paths, settings).items()
+        for source, pairs in _by_source(read_json(path)["pairs"]).items()
+    ]
+    pixels = read_table(images_path, ["image_id", "pixel_sha256"]).set_index("image_id")["pixel_sha256"]
+    packed = PackedImages(packed_images, packed_index)
+    figure, axes = plt.subplots(len(rows), PAIRS, figsize=(3.0 * PAIRS, 1.95 * len(rows)), squeeze=False)
+    for panels, (protocol, source, pairs) in zip(axes, rows, strict=True):
+        labels = settings["protocols"][protocol]["label"], settings["sources"][source]["label"]
+        panels[0].annotate(
+            " · ".join(labels), (0, 1), (0, 18), xycoords="axes fraction", textcoords="offset points"
+        )
+        for panel in panels:
+            panel.axis("off")
+        for panel, pair in zip(panels, pairs, strict=False):
+            ids = [pair["test"], pair["train"]]
+            panel.imshow(np.hstack([packed.images[row] for row in packed.rows(pixels[ids])]), "gray")
+            group = "same group" if pair["same_group"] else "other group"
+            panel.set_title(f"r = {pair['correlation']:.3f}, {group}", fontsize=8.5, loc="left")
+            panel.text(
+                0, -0.04, "\n".join(ids), transform=panel.transAxes, va="top", fontsize=5.5, color=MUTED
+            )
+    return figure
+
+
+def _by_source(pairs: list[dict]) -> dict[str, list[dict]]:
+    found: dict[str, list[dict]] = {}
+    for pair in pairs:
+        found.setdefault(pair["source"], []).append(pair)
+    return found
 
 
 def _example(images: pd.DataFrame, source: str, label: str, settings: dict) -> str | None:

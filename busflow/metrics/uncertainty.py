@@ -60,7 +60,8 @@ class Estimate(NamedTuple):
         A t-interval on the scale on which the number has no bounds (logit for shares, logarithm for
         distances), with the standard deviation of the resamples there. Its degrees of freedom are those of
         the effective number of groups, (sum of cases)² / sum of squares (Kish 1965, Survey Sampling), less
-        one: a few large videos weigh as few. Values at a bound are moved in by half a case.
+        one: a few large videos weigh as few. Values at a bound are moved in by half a case, or by half of
+        what is between the number and the bound where that is less (an AUROC is of pairs, not of cases).
 
         Where all groups are at the same bound nothing varies; then the interval reaches from it as far as G
         of G hits do (Clopper & Pearson 1934), which is never too short for a mean of values in the bounds.
@@ -77,6 +78,9 @@ class Estimate(NamedTuple):
         total = self.cases.sum(axis=0, dtype=float)
         effective = (total**2 / (self.cases.astype(float) ** 2).sum(axis=0)).min()
         margin = 0.5 / total.min()
+        between = min(self.value - low, high - self.value) / (1 if np.isinf(high) else high - low)
+        if between > 0:
+            margin = min(margin, between / 2)
         on_line = self._replace(values=_to_line(self.values, self.bounds, margin))
         reach = on_line.deviation() * stdtrit(max(effective - 1, 1), (1 + LEVEL) / 2)
         ends = np.array([on_line.value - reach, on_line.value + reach])
@@ -97,6 +101,28 @@ class Estimate(NamedTuple):
         """The difference from another model's number on the same images."""
         bounds = DIFFERENCE if self.bounds == SHARE else REAL
         return Estimate(self.values - other.values, self.cases, bounds)
+
+
+def apart(
+    one: float, other: float, deviations: tuple[float, float], groups: tuple[int, int]
+) -> list[float] | None:
+    """95 % interval of a difference of two shares on images of their own; None of too few groups.
+
+    A t-interval with the degrees of freedom of Welch (1947, Biometrika 34) of groups less one.
+
+    Args:
+        one, other: the shares.
+        deviations: their standard deviations over resamples of groups.
+        groups: how many groups each is of.
+    """
+    if min(groups) < MIN_GROUPS:
+        return None
+    variances, free = np.square(deviations), np.array(groups) - 1
+    total = variances.sum()
+    if not total > 0:  # nothing varies, or it is not known how much
+        return None
+    reach = np.sqrt(total) * stdtrit(total**2 / (variances**2 / free).sum(), (1 + LEVEL) / 2)
+    return np.clip([one - other - reach, one - other + reach], *DIFFERENCE).tolist()
 
 
 def mean(estimates: Iterable[Estimate]) -> Estimate:

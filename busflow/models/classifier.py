@@ -60,8 +60,8 @@ def build_network(
         heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
         load_pretrained(network, read_tensors(weights), weights, timm_names(network), new=heads)
         with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name.startswith(heads):
+            for place, parameter in network.named_parameters():
+                if place.startswith(heads):
                     parameter.zero_()
     return network
 

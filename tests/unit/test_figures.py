@@ -201,6 +201,31 @@ def test_the_summary_marks_the_largest_class_of_a_protocol_that_lacks_a_model(st
     assert dotted == pytest.approx(100 * data.drop_duplicates("protocol")["majority"])
 
 
+def test_straddling_pairs_stand_side_by_side_with_their_correlation(tmp_path, settings):
+    images = np.stack([np.full((8, 8), 40 * k, np.uint8) for k in range(4)])
+    np.save(tmp_path / "images.npy", images)
+    pd.DataFrame({"row": range(4), "pixel_sha256": list("abcd")}).to_csv(tmp_path / "index.csv", index=False)
+    ids = [f"busi/{name}" for name in "abcd"]
+    pd.DataFrame({"image_id": ids, "pixel_sha256": list("abcd")}).to_csv(tmp_path / "images.csv", index=False)
+    pairs = [
+        {"test": ids[3], "train": ids[1], "source": "busi", "correlation": 0.987654, "same_group": True},
+        {"test": ids[2], "train": ids[0], "source": "busi", "correlation": 0.5, "same_group": False},
+    ]
+    paths = [tmp_path / f"{protocol}_classification.json" for protocol in settings["protocols"]]
+    for path, found in zip(paths, (pairs, pairs[1:]), strict=True):
+        write_json(path, {"pairs": found})
+    files = [tmp_path / name for name in ("images.csv", "images.npy", "index.csv")]
+    figure = figures_data.straddling(paths, *files, settings)
+    shown = [panel for panel in figure.axes if panel.images]
+    assert [panel.get_title(loc="left") for panel in shown] == [
+        "r = 0.988, same group",
+        "r = 0.500, other group",
+        "r = 0.500, other group",
+    ]
+    assert np.array_equal(shown[0].images[0].get_array(), np.hstack([images[3], images[1]]))
+    assert [text.get_text() for text in shown[0].texts if "busi" in text.get_text()] == ["busi/d\nbusi/b"]
+
+
 def test_a_share_of_nothing_is_na_in_the_leakage_figure(study, settings):
     figure = figures_data.leakage(study[1]["leakage"], settings)
     assert "n/a" in texts(figure)

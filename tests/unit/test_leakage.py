@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from busflow.data.leakage import measure_leakage
 from busflow.data.packing import PackedImages
 from busflow.errors import BusflowError
+from busflow.metrics.leakage import PAIRS, measure_leakage
 
 SCRIPT = Path(__file__).parents[2] / "scripts/measure_leakage.py"
 NO_DUPLICATES = pd.DataFrame({"image_a": [], "image_b": []}, dtype=str)
@@ -131,11 +131,14 @@ def test_a_share_of_nothing_is_null(study):
     assert found["lin"] == {
         "n_train": 1,
         "n_test": 0,
+        "n_groups": 0,
         "exact_duplicate": None,
         "near_duplicate": None,
         "same_group": None,
         "nearest_neighbour_accuracy": None,
+        "nearest_neighbour": {"pixels": {"accuracy": None, "interval": None, "sd": None}},
         "majority_accuracy": None,
+        "source_auroc": {"pixels": {"auroc": None, "interval": None}},
     }
     assert found["busi"]["n_train"] == 0 and found["busi"]["majority_accuracy"] is None
 
@@ -149,6 +152,63 @@ def test_flat_images_are_no_error(study):
     rows = [("lin", "benign", "a", "train", 0), ("lin", "benign", "b", "test", 1)]
     found = measure_leakage(*with_no_duplicates(study(rows, np.full((2, SIDE, SIDE), 7, np.uint8))))
     assert found["nearest_neighbour_accuracy"] == 1
+
+
+@pytest.fixture
+def scanners(study):
+    """Two sources of 20 training and 12 test images each, one bright on the left, one on the right; in one of
+    them three of four are malignant, in the other one of four. Features tell the labels, and nothing else."""
+    rows, pictures = [], noise(64) // 4
+    for k in range(64):
+        source = ("busi", "lin")[k % 2]
+        malignant = (k // 2 % 4 < 3) == (source == "lin")
+        pictures[k, :, SIDE // 2 * (k % 2) :][:, : SIDE // 2] += 150
+        rows.append(
+            (source, "malignant" if malignant else "benign", str(k), "train" if k < 40 else "test", k)
+        )
+    images, split, packed = study(rows, pictures)
+    told = (split["label"] == "malignant").to_numpy().astype(float)
+    return images, NO_DUPLICATES, split, packed, np.column_stack([told, 1 - told])
+
+
+def test_where_the_source_shows_it_is_recognised_and_tells_something_of_the_class(scanners):
+    found = measure_leakage(*scanners)
+    for part in found["sources"].values():
+        assert part["source_auroc"]["pixels"]["auroc"] == 1
+        low, high = part["source_auroc"]["pixels"]["interval"]
+        assert 0.5 < low < high == 1
+        # Features that hold the label alone tell the source only as far as the label does.
+        assert part["source_auroc"]["features"]["auroc"] == pytest.approx(0.75)
+    assert found["class_from_source"]["auroc"] == pytest.approx(0.75)
+
+
+def test_neighbours_by_features_are_those_of_the_features(scanners):
+    found = measure_leakage(*scanners)["nearest_neighbour"]
+    assert found["features"]["accuracy"] == 1 and found["pixels"]["accuracy"] < 1
+    low, high = found["pixels"]["interval"]
+    assert low < found["pixels"]["accuracy"] < high
+    # Each image is a group of its own: the standard error of a share.
+    share = found["pixels"]["accuracy"]
+    assert found["pixels"]["sd"] == pytest.approx(np.sqrt(share * (1 - share) / 23), rel=0.1)
+
+
+def test_features_of_another_array_are_refused(scanners):
+    *tables, features = scanners
+    with pytest.raises(BusflowError, match=r"features of 63 images for 64 packed ones; extract them again"):
+        measure_leakage(*tables, features[1:])
+
+
+def test_pairs_are_the_most_correlated_of_each_source_and_each_of_another_group(study):
+    pictures = noise(30)
+    rows = [("busi", "benign", f"g{k}", "train", k) for k in range(10)]
+    rows += [("busi", "benign", f"g{k // 2}", "test", 10 + k) for k in range(20)]
+    for k in range(20):
+        pictures[10 + k] = pictures[k // 2] // 2 + pictures[10 + k] // (2 + k)
+    found = measure_leakage(*with_no_duplicates(study(rows, pictures)))["pairs"]
+    correlation = np.corrcoef(pictures.reshape(30, -1).astype(float))[10:, :10].max(axis=1)
+    best = sorted(correlation.reshape(10, 2).max(axis=1), reverse=True)[:PAIRS]
+    assert [pair["correlation"] for pair in found] == pytest.approx(best, abs=1e-4)
+    assert len({pair["train"] for pair in found}) == PAIRS and all(pair["same_group"] for pair in found)
 
 
 def test_an_image_that_the_index_lacks_is_named(study):

@@ -64,7 +64,7 @@ def test_threads_and_order_of_the_index_do_not_change_a_byte(index, packed, tmp_
         assert first.read_bytes() == second.read_bytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(8, 64))
 def test_letterbox_keeps_proportions_and_centres_on_zeros(height, width, size):
     packed = letterbox(np.full((height, width), 255, np.uint8), size)

@@ -245,7 +245,7 @@ def index_of_groups(sizes: dict[str, list[int]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "source", "label", "group", "upstream_split"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(labels_with_groups, st.integers(0, 3))
 def test_grouped_is_a_partition_with_every_class_on_every_side(sizes, seed):
     images = index_of_groups(sizes)
@@ -255,7 +255,7 @@ def test_grouped_is_a_partition_with_every_class_on_every_side(sizes, seed):
     assert (split.groupby("split")["label"].nunique() == 3).all() and split["split"].nunique() == 3
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.fixed_dictionaries({label: st.integers(10, 200) for label in ("benign", "malignant", "normal")}))
 def test_paper_classification_is_a_partition_into_floor_floor_rest(sizes):
     images = index_of({"busi": sizes})

@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
+from busflow.metrics.ranking import ranked
 from busflow.metrics.shares import holm, mcnemar, swapped, wilson
-from busflow.metrics.uncertainty import DISTANCE, MIN_GROUPS, Estimate, mean, resampled, weights
+from busflow.metrics.uncertainty import (
+    DISTANCE,
+    MIN_GROUPS,
+    Estimate,
+    apart,
+    mean,
+    resampled,
+    weights,
+)
 
 
 def share(groups) -> Estimate:
@@ -58,6 +67,18 @@ def test_the_interval_is_that_of_students_t_on_the_logit_scale():
     deviation = np.std(logits) * math.sqrt(25 / 24)
     ends = stats.t(df=24, loc=special.logit(found.value), scale=deviation).interval(0.95)
     assert found.interval() == pytest.approx(special.expit(ends).tolist())
+
+
+def test_a_number_nearer_to_its_bound_than_half_a_case_is_within_its_interval():
+    positive, scores = np.repeat([True, False], 20), np.r_[np.arange(20, 40), np.arange(20)].astype(float)
+    scores[0] = 18.5  # one pair of 400 is the wrong way round
+    found = ranked(positive, scores, np.arange(40), weights(40))["auroc"]
+    estimate = Estimate(found, np.column_stack([positive, ~positive]))
+    low, high = estimate.interval()
+    assert estimate.value == pytest.approx(1 - 1 / 400) and low < estimate.value < high < 1
+    near = Estimate(0.001 * np.ones(2041) - 0.0005 * (np.arange(2041) % 2), np.ones((40, 1)), (-1, 1))
+    low, high = near.interval()
+    assert low < near.value < high
 
 
 def test_a_difference_is_on_a_scale_from_minus_one_to_one():
@@ -119,6 +140,18 @@ def test_over_seeds_the_interval_is_that_of_the_mean_with_the_same_draws():
 def test_contributions_are_each_groups_part_of_the_mean():
     groups = np.array([[3, 5], [0, 2], [4, 4], [1, 9], [2, 2]])
     assert share(groups).contributions() == pytest.approx(groups[:, 0] / 22)
+
+
+def test_a_difference_of_two_test_sets_has_welchs_interval():
+    rng = np.random.default_rng(3)
+    one, other = rng.normal(0.8, 0.1, 30), rng.normal(0.6, 0.2, 12)
+    errors = [values.std(ddof=1) / np.sqrt(len(values)) for values in (one, other)]
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    found = apart(one.mean(), other.mean(), tuple(errors), (30, 12))
+    assert found == pytest.approx([expected.low, expected.high])
+    assert apart(one.mean(), other.mean(), tuple(errors), (30, MIN_GROUPS - 1)) is None
+    assert apart(1, 1, (0, 0), (30, 30)) is None
+    assert apart(1, 0.2, (0.2, 0.2), (30, 30))[1] == 1  # no difference of two shares is greater
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
