@@ -119,6 +119,24 @@ rule build_index:
         "--output {params.folder:q} > {log:q} 2>&1"
 
 
+# Made where something asks for it: trainings do not.
+rule find_marks:
+    input:
+        script="scripts/find_marks.py",
+        code=code("data/marks.py", "data/images.py", "data/grey.py", "data/dicom.py"),
+        images=INPUTS["images"],
+        raw=expand("<data>/raw/{source}", source=OWN),
+    output:
+        INPUTS["marks"],
+    log:
+        "<logs>/marks.log",
+    conda:
+        "../envs/busflow.yaml"
+    threads: 2
+    shell:
+        "python {input.script:q} --images {input.images:q} --threads {threads} --output {output:q} > {log:q} 2>&1"
+
+
 rule split_images:
     input:
         script="scripts/split.py",
