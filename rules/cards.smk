@@ -1,9 +1,19 @@
-# Cards: the model card of each task's best model by validation, and the checklist of the study.
-# Each is a rule of its own, after its file: snakemake make_card_detection make_card_claim_checklist
+# Cards: the model card of each task's best model by validation, the checklist of the study, and what came out of it.
+# Each is a rule of its own, after its file: snakemake make_card_detection make_card_claim_checklist make_card_outcome
 
 # Which tasks a card tells of, by file name; and its title.
 CARDS = {task: ([task], f"Model card: {task}") for task in STUDIED}
 CARDS["claim_checklist"] = (STUDIED, "CLAIM 2024 checklist")
+CARDS["outcome"] = (STUDIED, "What came out")
+# What the outcome reads beside the cards' own files, by option.
+READ_BY_OUTCOME = {
+    "tables": [
+        f"<results>/tables/{name}.csv"
+        for name in ("classification", "table6", "segmentation", "leakage")
+        if name in TABLES and all(TABLES[name].files.values())
+    ],
+    "ledger": "<results>/audit/ledger.csv",
+}
 
 
 localrules:
@@ -22,10 +32,16 @@ for name, (tasks, title) in CARDS.items():
             f"make_card_{name}"
         input:
             **read_by_card(tasks),
+            **(READ_BY_OUTCOME if name == "outcome" else {}),
             script="scripts/make_card.py",
             code=code(
-                *("cards/*.py", "tables/template/document.*", "tables/template/page.css"),
-                *(f"tables/{module}.py" for module in ("document", "leading", "table")),
+                *(
+                    "cards/*.py",
+                    "audit/verdicts.py",
+                    "tables/template/document.*",
+                    "tables/template/page.css",
+                ),
+                *(f"tables/{module}.py" for module in ("document", "leading", "leakage", "table")),
                 *("metrics/*.py", "paper.*", "units.py", "tasks.py", "protocols.py", "config.py"),
             ),
             config="<results>/config.yaml",
@@ -51,7 +67,7 @@ for name, (tasks, title) in CARDS.items():
             "../envs/busflow.yaml"
         params:
             card=name,
-            files=as_options(read_by_card(tasks)),
+            files=as_options([*read_by_card(tasks), *(READ_BY_OUTCOME if name == "outcome" else {})]),
         shell:
             "python {input.script:q} {params.card} --config {input.config:q} --quarantine {input.quarantine:q} "
             "{params.files} --md {output.md:q} --html {output.html:q} > {log:q} 2>&1"

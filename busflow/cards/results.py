@@ -1,5 +1,6 @@
 """Sections of a model card that tell how good the model is, and how far that may be believed."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from busflow.cards.study import Study, Trained
@@ -65,7 +66,9 @@ LEAKAGE = {
 def results(study: Study, trained: Trained) -> list[Block]:
     """Scores on the test split of the protocol: of all images, by source and by class."""
     how, first = LEADING[trained.task], trained.metrics[0]
-    overall = [[score.title, _text(trained.metrics, score, trained.task)] for score in how.scores.values()]
+    overall = [
+        [score.title, score_text(trained.metrics, score, trained.task)] for score in how.scores.values()
+    ]
     return [
         f"On the {first['n']:,} test images ({first['n_groups']:,} groups) of the protocol. {how.words} "
         f"{seeds_text(len(trained.seeds))} {INTERVAL}",
@@ -85,7 +88,7 @@ def external_tests(study: Study, trained: Trained) -> list[Block]:
             study.config["sources"][source]["label"],
             number(metrics[0]["n"]),
             number(metrics[0]["n_groups"]),
-            *(_text(metrics, score, trained.task) for score in scores.values()),
+            *(score_text(metrics, score, trained.task) for score in scores.values()),
         ]
         for source, metrics in trained.external.items()
     ]
@@ -144,7 +147,7 @@ def leak_gap(study: Study, trained: Trained) -> list[Block]:
     for other in twins:
         for score in how.scores.values():
             gap = estimate(other.metrics, score)[0] - estimate(trained.metrics, score)[0]
-            texts = [_text(each.metrics, score, trained.task) for each in (other, trained)]
+            texts = [score_text(each.metrics, score, trained.task) for each in (other, trained)]
             gap_text = f"{how.factor * gap:+z.{how.digits}f}"
             rows.append([entries[other.protocol]["label"], score.title, *texts, gap_text])
     if not rows:
@@ -185,21 +188,28 @@ def _leakage(study: Study) -> list[Block]:
     ]
 
 
-def _per_source(study: Study, trained: Trained) -> list[Block]:
-    """The leading scores of each source's test images, where ``metrics.json`` has them."""
-    sources = trained.metrics[0].get("per_source")
-    if not sources:
-        return [f"{NOT_KNOWN}scores by source (metrics.json has none)."]
-    scores = LEADING[trained.task].scores
-    rows = [
+def per_source(study: Study, trained: Trained, further: Iterable[Score] = ()) -> list[list[str]]:
+    """A row of each source's test images: its label, how many, the leading scores and further ones.
+
+    No rows where ``metrics.json`` has no scores by source.
+    """
+    scores = (*LEADING[trained.task].scores.values(), *further)
+    return [
         [
             study.config["sources"][source]["label"],
             number(part["n"]),
-            *(_text(trained.metrics, _of_source(score, source), trained.task) for score in scores.values()),
+            *(score_text(trained.metrics, _of_source(score, source), trained.task) for score in scores),
         ]
-        for source, part in sources.items()
+        for source, part in trained.metrics[0].get("per_source", {}).items()
     ]
-    return [Rows(["Source", "Test images", *(score.title for score in scores.values())], rows)]
+
+
+def _per_source(study: Study, trained: Trained) -> list[Block]:
+    rows = per_source(study, trained)
+    if not rows:
+        return [f"{NOT_KNOWN}scores by source (metrics.json has none)."]
+    titles = (score.title for score in LEADING[trained.task].scores.values())
+    return [Rows(["Source", "Test images", *titles], rows)]
 
 
 def _per_class(trained: Trained) -> Rows:
@@ -211,7 +221,7 @@ def _per_class(trained: Trained) -> Rows:
                 label,
                 number(at(trained.metrics[0], classes.count.format(label))),
                 *(
-                    _text(trained.metrics, _of_class(title, place.format(label)), trained.task)
+                    score_text(trained.metrics, _of_class(title, place.format(label)), trained.task)
                     for title, place in classes.scores.items()
                 ),
             ]
@@ -228,5 +238,6 @@ def _of_class(title: str, place: str) -> Score:
     return Score(title, place, place.removesuffix(".mean"))
 
 
-def _text(seeds: list[dict], score: Score, task: str) -> str:
+def score_text(seeds: list[dict], score: Score, task: str) -> str:
+    """The mean over the seeds with its interval, as the task's tables show it."""
     return estimate_text(*estimate(seeds, score), LEADING[task])
