@@ -1,4 +1,4 @@
-# What several protocols or seeds say together: folds as one test of all images, sources left out in turn, variance.
+# What protocols, tasks or seeds say together: folds as one test, sources left out in turn, leaks, variance.
 
 # Divisions into folds are called after their first.
 DIVISIONS = [family[0] for family in FOLDS]
@@ -36,6 +36,14 @@ if LEFT_OUT:
         )
         for task in STUDIED
     }
+
+TABLES["relatives"] = Product(
+    "Test images with and without a relative in training",
+    "relatives:relatives",
+    {
+        "metrics": [path for task in STUDIED for path in units(task, "metrics.json", protocol=WHOLE)],
+    },
+)
 
 if len(config["seeds"]) > 1:
     TABLES |= {

@@ -15,6 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", required=True, type=Path, nargs="+", help="the CSVs of the tables")
     parser.add_argument("--leakage", default=[], type=Path, nargs="+", help="<protocol>_classification.json")
+    parser.add_argument("--timing", default=[], type=Path, nargs="+", help="timing.json of the detectors")
     parser.add_argument("--metrics", required=True, type=Path, nargs="+", help="metrics.json of every unit")
     parser.add_argument(
         "--settings", required=True, type=settings, help="JSON: study, protocols, sources, models"
@@ -25,7 +26,9 @@ def main() -> None:
     parser.add_argument("--summary-md", required=True, type=Path)
     parser.add_argument("--summary-html", required=True, type=Path)
     arguments = parser.parse_args()
-    judged = ledger(arguments.tables, arguments.leakage, arguments.metrics, arguments.settings)
+    judged = ledger(
+        arguments.tables, arguments.leakage, arguments.metrics, arguments.settings, arguments.timing
+    )
     notice = arguments.settings["study"]["notice"]
     write(judged, arguments.csv, arguments.md, notice)
     write_page(judged, arguments.html, arguments.csv, notice)

@@ -1,4 +1,4 @@
-"""The paper's claims on its detectors (Table 6, sections 1 and 5.2), against ours."""
+"""The paper's claims on its detectors (Table 6, Figure 6, sections 1 and 5.2), against ours."""
 
 import itertools
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from busflow.audit.evidence import BY_GROUPS, Claim, Evidence, design
-from busflow.audit.verdicts import UNDEFINED, another, equal, holds, ranked, within
+from busflow.audit.evidence import BY_GROUPS, CONDITIONS, Claim, Evidence, design
+from busflow.audit.verdicts import NOT_TESTABLE, UNDEFINED, agreed, another, equal, holds, ranked, within
 from busflow.errors import BusflowError
 from busflow.paper import printed, status
 from busflow.tables.detection import COLUMNS, LITERATURE
@@ -20,7 +20,7 @@ FOUR = (SWIN, "convnext_small", "convnext_tiny", "detr_r50")  # by AP, as printe
 
 
 def detection_claims(evidence: Evidence) -> Iterator[Claim]:
-    """Scores, AP_S, ranks, the proposed detector, and the baseline that the paper itself quotes."""
+    """Scores, AP_S, ranks, the proposed detector, the baseline that the paper itself quotes, and times."""
     ours = {
         protocol: evidence.rows("table6", protocol, "model").reindex(printed("table6").index)
         for protocol in ("paper", "grouped")
@@ -49,6 +49,7 @@ def detection_claims(evidence: Evidence) -> Iterator[Claim]:
     yield _medium(evidence, ours)
     yield _proposed(evidence, ours)
     yield _baseline(evidence, ours)
+    yield _longest(evidence)
 
 
 def check_detection_metrics(metrics: dict, name: str) -> None:
@@ -199,6 +200,52 @@ def _baseline(evidence: Evidence, ours: dict[str, pd.DataFrame]) -> Claim:
         ours_paper_protocol=_text(ours["paper"].loc[PROPOSED], "ap"),
         ours_grouped=_text(ours["grouped"].loc[PROPOSED], "ap"),
     )
+
+
+def _longest(evidence: Evidence) -> Claim:
+    """Of the times alone, which no data and no training decides: so of any study, and of each timing of all.
+
+    Section 5.2 gives no number, and the bars of Figure 6 none either.
+    """
+    models = list(printed("table6").index)
+    timing = evidence.timing[evidence.timing["model"].isin(models)]
+    runs = [run for _, run in timing.groupby(["protocol", "seed"], sort=False) if _comparable(run, models)]
+    medians = [run.set_index("model")["p50_ms"] for run in runs]
+    verdict = agreed(each[PROPOSED] > each.drop(PROPOSED).max() for each in medians)
+    conditions = [_conditions(run) for run in runs]
+    why = (
+        f"median latency of one image in {len(runs)} timings of all (a protocol and seed each); "
+        + "; ".join(dict.fromkeys(conditions))
+    )
+    if not runs:
+        verdict, why = NOT_TESTABLE, "no timing of all seven detectors under the same conditions"
+    return Claim(
+        "F6.longest",
+        f"{_label(evidence, PROPOSED)} takes longer to predict than the other six detectors",
+        "5.2, Figure 6",
+        "longer, without a number",
+        **evidence.judge(verdict, why, models=models, trained=False, task="detection"),
+        ours_paper_protocol=_slowest(evidence, timing, "paper"),
+        ours_grouped=_slowest(evidence, timing, "grouped"),
+    )
+
+
+def _comparable(run: pd.DataFrame, models: list[str]) -> bool:
+    """Whether all models were timed, and under the same conditions."""
+    return set(run["model"]) == set(models) and len(run[[*CONDITIONS]].drop_duplicates()) == 1
+
+
+def _conditions(run: pd.DataFrame) -> str:
+    first = run.iloc[0]
+    threads = f"{first['threads']} thread{'s' if first['threads'] > 1 else ''}"
+    return f"{first['device']}, {threads}, {first['precision']}, images of {first['image_size']} pixels"
+
+
+def _slowest(evidence: Evidence, timing: pd.DataFrame, split: str) -> str:
+    """The two detectors that take longest, by the median of the seeds."""
+    of_split = timing[timing["protocol"] == evidence.protocols[split]]
+    longest = of_split.groupby("model")["p50_ms"].median().sort_values(ascending=False).head(2)
+    return ", ".join(f"{_label(evidence, model)} {ms:.4g} ms" for model, ms in longest.items()) or "–"
 
 
 def _judge(evidence: Evidence, verdict: str, why: str, models: list[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from busflow.metrics.comparison import ALPHA
 from busflow.metrics.confusion import per_class
 from busflow.protocols import PAPER, RULES, plain, whole
 from busflow.tables.data import COLUMNS
-from busflow.units import by_protocol, foreign_sources
+from busflow.units import by_protocol, foreign_sources, units
 
 # The tables of each task that claims are judged by, with the columns that they look at. Of a task that a
 # study lacks they are empty.
@@ -64,6 +64,10 @@ OF_TASKS = {
 }
 
 
+# What of a ``timing.json`` must be the same where two are compared.
+CONDITIONS = ("device", "threads", "precision", "image_size")
+TIMING = ["protocol", "model", "seed", "p50_ms", *CONDITIONS]
+
 # Why a rank or an order has its verdict.
 BY_GROUPS = "by permutation tests over groups, adjusted for all pairs"
 
@@ -90,14 +94,19 @@ class Claim(NamedTuple):
 
 
 class Evidence:
-    """The study's tables by name, leakage by split, and the study's settings.
+    """The study's tables by name, leakage by split, the times that its detectors take, and its settings.
+
+    ``timing`` has a row per unit and the columns ``TIMING``; ``p50_ms`` is the median latency of one image.
 
     For each split, ``paper`` and ``grouped``, speaks the first protocol of it that has neither folds nor
     sources left out.
     """
 
-    def __init__(self, tables: Iterable[Path], leakage: Iterable[Path], settings: dict) -> None:
+    def __init__(
+        self, tables: Iterable[Path], leakage: Iterable[Path], settings: dict, timing: Iterable[Path] = ()
+    ) -> None:
         self.settings = settings
+        self.timing = read_timing(timing, settings)
         self.tables = {Path(path).stem: pd.read_csv(path) for path in tables}
         for task, of_task in OF_TASKS.items():
             for name, columns in of_task.items():
@@ -181,6 +190,19 @@ class Evidence:
         else:
             return {"verdict": verdict, "why": why}
         return {"verdict": NOT_TESTABLE, "why": why}
+
+
+def read_timing(paths: Iterable[Path], settings: dict) -> pd.DataFrame:
+    """A row for each ``timing.json``, with the columns ``TIMING``, in the order of the config."""
+    rows = []
+    for unit in units(paths, settings):
+        found = read_json(unit.path)
+        rows.append(
+            {"protocol": unit.protocol, "model": unit.model, "seed": unit.seed}
+            | {"p50_ms": found["latency"]["p50_ms"]}
+            | {name: found[name] for name in CONDITIONS}
+        )
+    return pd.DataFrame(rows, columns=TIMING)
 
 
 def check_tables(tables: dict[str, pd.DataFrame]) -> None:

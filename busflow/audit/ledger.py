@@ -1,6 +1,7 @@
 """The ledger: every claim of the paper, what its own numbers say, what ours say, and the verdict."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,11 @@ from busflow.audit.external import external_claims
 from busflow.audit.printed import printed_claims
 from busflow.audit.segmentation import check_segmentation_metrics, segmentation_claims
 from busflow.files import read_json
-from busflow.protocols import GROUPED, PAPER
+from busflow.protocols import GROUPED, PAPER, whole
 from busflow.tables.table import Table
 from busflow.units import units
 
-ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "T7", "S5")
+ORDER = ("T1", "T2", "T3", "T4", "T5", "E2", "F3", "T6", "F6", "T7", "S5")
 # The table that shows what a claim is judged by: that of the first pattern which its id matches.
 TABLE_OF = {
     r"T7\.(families|families_small|b4_small|b4_b0)": "segmentation_pairs",
@@ -45,14 +46,20 @@ TITLES = {
 }
 
 
-def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], settings: dict) -> Table:
-    """Judge the claims by the CSVs of the study's tables and by its leakage.
+def ledger(
+    tables: list[Path],
+    leakage: list[Path],
+    metrics: list[Path],
+    settings: dict,
+    timing: Iterable[Path] = (),
+) -> Table:
+    """Judge the claims by the CSVs of the study's tables, by its leakage and its detectors' ``timing.json``.
 
     Our own tables and metrics must obey the identities that the paper's are held to, else BusflowError.
     """
     for unit in units(metrics, settings):
         CHECKS[unit.task](read_json(unit.path), str(unit.path))
-    evidence = Evidence(tables, leakage, settings)
+    evidence = Evidence(tables, leakage, settings, timing)
     claims = [
         *data_claims(evidence),
         *network_claims(evidence),
@@ -76,8 +83,8 @@ def ledger(tables: list[Path], leakage: list[Path], metrics: list[Path], setting
         "“Corrected” follows by arithmetic from what the paper prints; in brackets 95 % intervals.",
         "Verdicts are rules on numbers. Reproduced: equal to the printed digits, or the statement holds. "
         "Within CI: another study of the same design may have the printed value. Not told apart: no test "
-        "over groups tells a rank or an order. Undefined: the quantity does not exist. Not testable: this "
-        "study lacks the data, the model or the training for it.",
+        "over groups tells a rank or an order, or several timings differ. Undefined: the quantity does not "
+        "exist. Not testable: this study lacks the data, the model or the training for it.",
     ]
     links = tuple(link(claim.id, evidence) for claim in claims)
     return Table("Audit of the paper's claims.", data, data.rename(columns=TITLES), notes, links)
@@ -98,7 +105,11 @@ def _ours(evidence: Evidence) -> str:
 
 
 def link(claim_id: str, evidence: Evidence) -> str:
-    """The page of the table behind a claim, as a path below the results; empty if it has no rows."""
+    """The page or figure behind a claim, as a path below the results; empty if the study has none."""
+    if claim_id.startswith("F6."):
+        timed = set(evidence.timing["protocol"])
+        shown = (name for name in whole(evidence.settings["protocols"]) if name in timed)
+        return next((f"figures/fig6_{name}.png" for name in shown), "")
     matches = ((re.fullmatch(pattern, claim_id), name) for pattern, name in TABLE_OF.items())
     table = next(match.expand(name) for match, name in matches if match)
     return f"tables/{table}.html" if len(evidence.tables.get(table, ())) else ""

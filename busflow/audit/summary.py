@@ -19,7 +19,7 @@ PARTS = {
     "Data (Tables 1 to 4)": ("T1", "T2", "T3", "T4"),
     "Networks (Table 5)": ("T5",),
     "Classification (Figure 3, Equation 2)": ("E2", "F3"),
-    "Detection (Table 6)": ("T6",),
+    "Detection (Table 6, Figure 6)": ("T6", "F6"),
     "Segmentation (Table 7)": ("T7",),
     "Discussion (section 5)": ("S5",),
 }

@@ -20,6 +20,12 @@ def holds(condition: bool) -> str:
     return REPRODUCED if condition else CONTRADICTED
 
 
+def agreed(measured: Iterable[bool]) -> str:
+    """A statement that is true or false of each of several measurements; they must agree."""
+    found = set(measured)
+    return NOT_TOLD if len(found) > 1 else holds(found == {True})
+
+
 def equal(printed: float, ours: float | None, tolerance: float = 0) -> str:
     """A number without sampling error: equal to within the tolerance (its rounding)."""
     if ours is None or math.isnan(ours):

@@ -13,7 +13,8 @@ from busflow.files import sha256
 from busflow.labels import LABELS
 from busflow.metrics.confusion import per_class, summary
 from busflow.metrics.inputs import indices, match, read_calibration, read_predictions, read_split
-from busflow.metrics.ranking import SPECIFICITIES, ranked
+from busflow.metrics.ranking import SPECIFICITIES, auroc, ranked
+from busflow.metrics.relatives import relatives
 from busflow.metrics.reliability import calibration_error, calibration_estimate, reliability
 from busflow.metrics.resamples import intervals
 from busflow.metrics.shares import wilson
@@ -33,14 +34,16 @@ def evaluate(
     With ``record_path``, the ``run.json`` of the classifier's training, also ``calibration`` (see
     ``busflow.metrics.reliability``); None for predictions of several trainings, which have no calibration in
     common. ``sensitivity_at`` is that for malignant images at specificities of 90 and 95 % on the same
-    images, so at thresholds that nobody knows beforehand.
+    images, so at thresholds that nobody knows beforehand. ``relatives``: see ``busflow.metrics.relatives``.
 
     Raises BusflowError when the predictions are not exactly the split's test images with their labels, or
     when the record has no calibration.
     """
-    table = match(read_predictions(predictions_path), read_split(split_path), predictions_path)
+    split = read_split(split_path)
+    table = match(read_predictions(predictions_path), split, predictions_path)
+    related = relatives(split, table["group"])
     matrix = count(table)
-    estimates = _estimates(table)
+    estimates = _estimates(table, related)
     calibration = {}
     if record_path is not None:
         calibration["calibration"], of_calibration = reliability(table, read_calibration(record_path))
@@ -64,6 +67,7 @@ def evaluate(
         "per_class": _per_class(table, matrix),
         "confusion_matrix": matrix.tolist(),
         "per_source": {source: _short(part) for source, part in table.groupby("source", sort=True)},
+        **({"relatives": _of_relatives(table, related, estimates)} if related else {}),
         "resamples": estimates,
     }
 
@@ -85,16 +89,25 @@ def _cells(table: pd.DataFrame) -> np.ndarray:
     return cells
 
 
-def _estimates(table: pd.DataFrame) -> dict[str, Estimate]:
+def _estimates(table: pd.DataFrame, related: dict[str, np.ndarray]) -> dict[str, Estimate]:
     """Every number with what it is in resamples of the groups, by its place in ``metrics.json``."""
     group = pd.factorize(table["group"], sort=True)[0]
     cells, truth = _cells(table), indices(table["label"])
     matrices = matrices_per_group(table)
     found = of_matrices(matrices) | {"ece": calibration_estimate(table)}
-    for source in sorted(table["source"].unique()):
-        here = (table["source"] == source).to_numpy()
-        of_source = of_matrices(sums_of(cells * here[:, None, None], group))
-        found |= {f"per_source.{source}.{name}": of_source[name] for name in INTERVALS}
+    parts = {
+        f"per_source.{source}": (table["source"] == source).to_numpy()
+        for source in sorted(table["source"].unique())
+    }
+    parts |= {f"relatives.{name}": here for name, here in related.items()}
+    for place, here in parts.items():
+        of_part = of_matrices(sums_of(cells * here[:, None, None], group))
+        found |= {f"{place}.{name}": of_part[name] for name in INTERVALS}
+    malignant, score = (table["label"] == "malignant").to_numpy(), table["p_malignant"].to_numpy()
+    for name, here in related.items():
+        both = np.column_stack([malignant & here, ~malignant & here]).astype(float)
+        areas = auroc(malignant[here], score[here], group[here], weights(len(matrices)))
+        found[f"relatives.{name}.malignant_auroc"] = Estimate(areas, sums_of(both, group))
     scores, cases = per_class(resampled(matrices)), matrices.sum(axis=2)
     counted = {"precision": matrices.sum(axis=1), "recall": cases, "f1": cases}
     for k, label in enumerate(LABELS):
@@ -111,7 +124,8 @@ def _estimates(table: pd.DataFrame) -> dict[str, Estimate]:
 def of_matrices(matrices: np.ndarray) -> dict[str, Estimate]:
     """Accuracy and macro values of the groups' matrices [G, 3, 3]; the latter need all classes there are."""
     per_label = matrices.sum(axis=2)
-    per_label = per_label[:, per_label.sum(axis=0) > 0]
+    present = per_label.sum(axis=0) > 0
+    per_label = per_label[:, present] if present.any() else per_label
     scores = summary(resampled(matrices))
     images = matrices.sum(axis=(1, 2))[:, None]
     return {
@@ -146,6 +160,18 @@ def _short(table: pd.DataFrame) -> dict:
         "n": len(table),
         "n_per_class": dict(zip(LABELS, matrix.sum(axis=1).tolist(), strict=True)),
         **{name: scores[name] for name in INTERVALS},
+    }
+
+
+def _of_relatives(table: pd.DataFrame, related: dict[str, np.ndarray], estimates: dict) -> dict[str, dict]:
+    """Counts and scores of the images with and without a relative in training."""
+    return {
+        name: {
+            "n_groups": table.loc[here, "group"].nunique(),
+            **_short(table[here]),
+            "malignant_auroc": _number(estimates[f"relatives.{name}.malignant_auroc"].value),
+        }
+        for name, here in related.items()
     }
 
 

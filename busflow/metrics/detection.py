@@ -14,7 +14,9 @@ from busflow.labels import LESIONS
 from busflow.metrics import coco
 from busflow.metrics.detection_inputs import Truth, read_detections, read_truth
 from busflow.metrics.froc import froc
-from busflow.metrics.matching import Ranking, assign, average_precision, overlaps, rank, recall
+from busflow.metrics.inputs import read_split
+from busflow.metrics.matching import Ranking, assign, average_precision, of_groups, overlaps, rank, recall
+from busflow.metrics.relatives import relatives
 from busflow.metrics.resamples import intervals
 from busflow.metrics.uncertainty import Estimate, weights
 
@@ -34,6 +36,7 @@ BINS = {
 LIMITS = {"coco": 100, "paper": 100, "aitod": 1500}  # boxes per image and class
 # Numbers of all boxes and of each class, as the parts of the evaluation's IoUs that they are means of.
 AVERAGES = {"ap": slice(None), "ap50": slice(0, 1), "ap75": slice(5, 6)}
+RELATED = ("ap50", "ap")  # those that are given of images with and without a relative in training
 
 
 def evaluate(
@@ -44,10 +47,13 @@ def evaluate(
 ) -> dict:
     """All metrics of one unit of study: ready for JSON, but for the estimates under ``resamples``.
 
+    ``relatives``: see ``busflow.metrics.relatives``.
+
     Raises BusflowError when the files do not fit together or hold what cannot be scored.
     """
     truth = read_truth(split_path, annotations_path, images_path)
     detections = read_detections(predictions_path, truth)
+    related = relatives(read_split(split_path), truth.images["group"])
     rankings = rank_classes(truth, detections)
     pixels = {f"{family}.{size}": bounds for family, bins in BINS.items() for size, bounds in bins.items()}
     thirds = relative_thirds(truth.boxes)
@@ -89,7 +95,11 @@ def evaluate(
         },
         "froc": froc(truth, detections),
     }
-    estimates = _estimates(found, truth, detections, rankings, thirds)
+    if related:
+        found["relatives"] = {
+            name: _of_relatives(truth, detections, here, by_pixels) for name, here in related.items()
+        }
+    estimates = _estimates(found, truth, detections, rankings, thirds, related)
     return found | {"intervals": intervals(estimates), "resamples": estimates}
 
 
@@ -134,46 +144,90 @@ def rank_classes(
 
 
 def _estimates(
-    found: dict, truth: Truth, detections: pd.DataFrame, rankings: dict[str, list[Ranking]], thirds: dict
+    found: dict,
+    truth: Truth,
+    detections: pd.DataFrame,
+    rankings: dict[str, list[Ranking]],
+    thirds: dict,
+    related: dict[str, np.ndarray],
 ) -> dict[str, Estimate]:
-    """AP and AR of all boxes, of each class and, AP alone, of each third by size, with their resamples.
+    """AP and AR of all boxes, of each class and, AP alone, of other parts of them, with their resamples.
 
-    Boxes are matched within their image, so a resample only counts the same hits anew. COCO's values stand
-    in the middle: they differ from ours where boxes of one score are ordered by their images.
+    Boxes are matched within their image, so a resample only counts the same hits anew.
     """
-    drawn = weights(len(rankings[LESIONS[0]][0].lesions))
-    estimates = {}
-
-    def add(name: str, values: np.ndarray, lesions: np.ndarray, value: float | None) -> None:
-        """Of values [R, classes], the mean over those that have a lesion."""
-        present = lesions.sum(axis=0) > 0
-        with np.errstate(invalid="ignore"):  # without any lesion: 0/0
-            mean = np.nansum(values, axis=1) / np.sum(~np.isnan(values), axis=1)
-        shift = 0 if value is None else value - mean[0]
-        estimates[name] = Estimate(mean + shift, lesions[:, present] if present.any() else lesions)
-
-    def precisions(ranked: dict[str, list[Ranking]]) -> tuple[np.ndarray, np.ndarray]:
-        """AP [R, IoU, class] and lesions [G, class]."""
-        values = [[average_precision(each, drawn) for each in of_class] for of_class in ranked.values()]
-        return np.array(values).T, np.column_stack([of_class[0].lesions for of_class in ranked.values()])
-
-    values, lesions = precisions(rankings)
-    scores = {name: values[:, part].mean(axis=1) for name, part in AVERAGES.items()}
+    drawn = weights(truth.images["group"].nunique())
+    aps, lesions = _precisions(rankings, drawn), _lesions(rankings)
+    scores = {name: aps[:, part].mean(axis=1) for name, part in AVERAGES.items()}
     recalls = [[recall(each, drawn) for each in of_class] for of_class in rankings.values()]
     scores["ar100"] = np.mean(recalls, axis=1).T
+    estimates = {}
     for name, of_classes in scores.items():
-        add(name, of_classes, lesions, found["coco"][name])
+        estimates[name] = _mean_of_classes(of_classes, lesions, found["coco"][name])
         for k, label in enumerate(LESIONS):
-            add(
-                f"per_class.{label}.{name}",
-                of_classes[:, [k]],
-                lesions[:, [k]],
-                found["per_class"][label][name],
+            estimates[f"per_class.{label}.{name}"] = _mean_of_classes(
+                of_classes[:, [k]], lesions[:, [k]], found["per_class"][label][name]
             )
     for third, bounds in thirds.items():
-        values, lesions = precisions(rank_classes(truth, detections, bounds))
-        add(f"bins.relative.{third}.ap", values.mean(axis=1), lesions, found["bins"]["relative"][third]["ap"])
+        ranked = rank_classes(truth, detections, bounds)
+        value = found["bins"]["relative"][third]["ap"]
+        estimates[f"bins.relative.{third}.ap"] = _mean_of_classes(
+            _precisions(ranked, drawn).mean(axis=1), _lesions(ranked), value
+        )
+    groups = np.unique(truth.images["group"])
+    for name, here in related.items():
+        chosen = np.isin(groups, truth.images.loc[here, "group"])
+        values = aps  # of all images nothing need be computed twice
+        if not chosen.all():
+            parts = {label: [of_groups(each, chosen) for each in rankings[label]] for label in LESIONS}
+            values = _precisions(parts, drawn[:, chosen])
+        for score in RELATED:
+            estimates[f"relatives.{name}.{score}"] = _mean_of_classes(
+                values[:, AVERAGES[score]].mean(axis=1),
+                lesions * chosen[:, None],
+                found["relatives"][name][score],
+            )
     return estimates
+
+
+def _precisions(rankings: dict[str, list[Ranking]], drawn: np.ndarray) -> np.ndarray:
+    """AP [R, IoU, class] under the weights [R, G] of the groups."""
+    values = [[average_precision(each, drawn) for each in of_class] for of_class in rankings.values()]
+    return np.array(values).T
+
+
+def _lesions(rankings: dict[str, list[Ranking]]) -> np.ndarray:
+    """Lesions [G, class] of each group."""
+    return np.column_stack([of_class[0].lesions for of_class in rankings.values()])
+
+
+def _mean_of_classes(values: np.ndarray, lesions: np.ndarray, value: float | None) -> Estimate:
+    """Of values [R, class], the mean over the classes that have a lesion.
+
+    COCO's value stands in the middle: it differs from ours where boxes of one score are ordered by their
+    images.
+    """
+    present = lesions.sum(axis=0) > 0
+    with np.errstate(invalid="ignore"):  # without any lesion: 0/0
+        mean = np.nansum(values, axis=1) / np.sum(~np.isnan(values), axis=1)
+    shift = 0 if value is None else value - mean[0]
+    return Estimate(mean + shift, lesions[:, present] if present.any() else lesions)
+
+
+def _of_relatives(
+    truth: Truth, detections: pd.DataFrame, here: np.ndarray, of_all: coco.Evaluation
+) -> dict[str, float | None]:
+    """Counts and scores of those images (bool [N]) that have a relative in training, or of those without."""
+    boxes, found = (each[here[each["image"]]] for each in (truth.boxes, detections))
+    evaluation = of_all
+    if not here.all():
+        evaluation = coco.evaluate(boxes, found, {"area": {coco.ALL: (0, coco.UNBOUNDED)}})["area"]
+    return {
+        "n": int(here.sum()),
+        "n_boxes": len(boxes),
+        "n_groups": int(truth.images.loc[here, "group"].nunique()),
+        "ap50": evaluation.ap(0.5),
+        "ap": evaluation.ap(),
+    }
 
 
 def _of_class(

@@ -53,8 +53,8 @@ def measure_leakage(
           of the same group (frames of a video are not listed as each other's duplicates);
         * ``nearest_neighbour``: by what images are compared, ``pixels`` (correlation of 32 × 32 thumbnails)
           and ``features`` (their cosine): ``accuracy``, the share of test images whose label is that of the
-          most similar training image of any source, its 95 % ``interval`` over groups and standard deviation
-          ``sd``; ``nearest_neighbour_accuracy`` is that by pixels;
+          most similar training image of any source, and its 95 % ``interval`` over groups;
+          ``nearest_neighbour_accuracy`` is that by pixels;
         * ``majority_accuracy``: the same for always answering the most frequent label in train;
         * ``source_auroc``, in ``sources``: how well a logistic regression, fitted to train by either
           comparison, tells this source's test images from the others': ``auroc`` and ``interval``;
@@ -189,15 +189,10 @@ def _summary(train: pd.DataFrame, test: pd.DataFrame, here: pd.Series) -> dict:
 
 def _share(right: pd.Series, here: pd.Series, groups: pd.Series) -> dict:
     if not here.any() or right.isna().any():
-        return {"accuracy": None, "interval": None, "sd": None}
+        return {"accuracy": None, "interval": None}
     terms = np.column_stack([right.astype(bool) & here, here]).astype(float)
     sums = sums_of(terms, pd.factorize(groups, sort=True)[0])
     drawn = resampled(sums)
     with np.errstate(invalid="ignore"):  # a resample without any image of the source: 0/0
         found = Estimate(drawn[:, 0] / drawn[:, 1], sums[:, 1:])
-    deviation = found.deviation()
-    return {
-        "accuracy": found.value,
-        "interval": found.interval(),
-        "sd": None if np.isnan(deviation) else deviation,
-    }
+    return {"accuracy": found.value, "interval": found.interval()}

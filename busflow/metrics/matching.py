@@ -80,6 +80,13 @@ def rank(hits: np.ndarray, scores: np.ndarray, groups: np.ndarray, lesions: np.n
     )
 
 
+def of_groups(ranking: Ranking, chosen: np.ndarray) -> Ranking:
+    """The ranking of the chosen groups (bool [G]) alone, at the scores that their own hits have."""
+    hits, shown, lesions = (counts[chosen] for counts in ranking)
+    own = np.diff(hits.sum(axis=0), prepend=0) > 0
+    return Ranking(hits[:, own], shown[:, own], lesions)
+
+
 def average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
     """COCO's average precision [R] when group g is there ``weights[r, g]`` times; NaN without lesions.
 

@@ -27,9 +27,7 @@ def ranked(
     order = np.argsort(-scores, kind="stable")
     positive, scores, groups = positive[order], scores[order], groups[order]
     n_groups = weights.shape[1]
-    n_positive, n_other = (
-        np.bincount(groups[part], minlength=n_groups).astype(float) for part in (positive, ~positive)
-    )
+    n_positive, n_other = _counts(positive, groups, n_groups)
     ranking = rank(np.flatnonzero(positive), scores, groups, n_positive)
     hits, others = weights @ n_positive, weights @ n_other
     found = [
@@ -38,12 +36,30 @@ def ranked(
     ]
     names = ("average_precision", *(f"sensitivity_at_{name}" for name in SPECIFICITIES))
     values = dict(zip(names, np.concatenate(found, axis=1), strict=True))
-    # Concordant pairs are counted by their two groups once, for all weightings.
-    values["auroc"] = ((weights @ _concordant(positive, scores, groups, n_groups)) * weights).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = {name: each / hits for name, each in values.items()}
-        values["auroc"] /= others
-    return {name: np.where((hits > 0) & (others > 0), each, np.nan) for name, each in values.items()}
+    values = {name: np.where((hits > 0) & (others > 0), each, np.nan) for name, each in values.items()}
+    return values | {"auroc": auroc(positive, scores, groups, weights)}
+
+
+def auroc(positive: np.ndarray, scores: np.ndarray, groups: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve [R]; arguments and NaN as in `ranked`.
+
+    Concordant pairs over all pairs (Hanley & McNeil 1982, Radiology 143(1)).
+    """
+    n_groups = weights.shape[1]
+    n_positive, n_other = _counts(positive, groups, n_groups)
+    # Concordant pairs are counted by their two groups once, for all weightings.
+    found = ((weights @ _concordant(positive, scores, groups, n_groups)) * weights).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # no pairs: 0/0
+        return found / (weights @ n_positive) / (weights @ n_other)
+
+
+def _counts(positive: np.ndarray, groups: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positive and negative images of each group [G] (float)."""
+    return tuple(
+        np.bincount(groups[part], minlength=n_groups).astype(float) for part in (positive, ~positive)
+    )
 
 
 def _of_ranking(ranking: Ranking, weights: np.ndarray, n_others: np.ndarray) -> np.ndarray:
@@ -58,11 +74,7 @@ def _of_ranking(ranking: Ranking, weights: np.ndarray, n_others: np.ndarray) -> 
 
 
 def _concordant(positive: np.ndarray, scores: np.ndarray, groups: np.ndarray, n_groups: int) -> np.ndarray:
-    """Pairs [G, G] of a positive image of the one group above a negative of the other; ties count half.
-
-    The images are sorted by falling score. Their sum over the number of pairs is AUROC (Hanley & McNeil 1982,
-    Radiology 143(1)).
-    """
+    """Pairs [G, G] of a positive image of the one group above a negative of the other; ties count half."""
     found = np.zeros((n_groups, n_groups))
     for group in np.unique(groups[~positive]):
         others = np.sort(scores[~positive & (groups == group)])

@@ -19,7 +19,9 @@ from busflow.data.masks import CLASSES
 from busflow.files import sha256
 from busflow.labels import LABELS, LESIONS
 from busflow.metrics.detection import BINS, relative_thirds
+from busflow.metrics.inputs import read_split
 from busflow.metrics.mask_geometry import areas, hd95, intersections, surface, union
+from busflow.metrics.relatives import relatives
 from busflow.metrics.resamples import intervals
 from busflow.metrics.segmentation_inputs import read_segmentations, read_truth
 from busflow.metrics.uncertainty import DISTANCE, SHARE, Estimate, resampled, sums_of
@@ -35,7 +37,7 @@ def evaluate(predictions_path: Path | str, split_path: Path | str, masks_folder:
 
     ``lesion_pixel_share`` and ``images_sha256`` tell whether two units were judged on the same pixels.
     ``images`` are in the two-class view, where an image with neither a true nor a predicted lesion has Dice
-    and IoU 1.
+    and IoU 1. ``relatives`` are of images with a lesion: see ``busflow.metrics.relatives``.
 
     Raises BusflowError when the files do not fit together or hold what cannot be scored.
     """
@@ -44,7 +46,8 @@ def evaluate(predictions_path: Path | str, split_path: Path | str, masks_folder:
     matrices = confusions(truth, masks)
     pooled = matrices.sum(axis=0)
     images = score_images(truth, masks, matrices)
-    estimates = _estimates(images, matrices)
+    related = relatives(read_split(split_path), truth["group"])
+    estimates = _estimates(images, matrices, related)
     found = _plain(
         {
             "n": len(truth),
@@ -62,6 +65,7 @@ def evaluate(predictions_path: Path | str, split_path: Path | str, masks_folder:
             "per_image": _per_image(images, matrices),
             "sizes": _sizes(images),
             "coco_sizes": _coco_sizes(images),
+            **({"relatives": _of_relatives(images, related)} if related else {}),
             "intervals": intervals(estimates),
             "images": images.drop(columns=["area", "predicted_share"]).to_dict("records"),
         }
@@ -148,7 +152,9 @@ def surface_distances(truth: pd.DataFrame, masks: dict[str, list[dict]]) -> np.n
     return distances
 
 
-def _estimates(images: pd.DataFrame, matrices: np.ndarray) -> dict[str, Estimate]:
+def _estimates(
+    images: pd.DataFrame, matrices: np.ndarray, related: dict[str, np.ndarray]
+) -> dict[str, Estimate]:
     """Every overlap and distance, and what it is in resamples, by its place in ``metrics.json``.
 
     Four have names of their own: ``two_class_miou``, ``two_class_lesion_iou``, ``three_class_miou``, and
@@ -176,14 +182,14 @@ def _estimates(images: pd.DataFrame, matrices: np.ndarray) -> dict[str, Estimate
         "two_class_lesion_iou": found.pop("views.two_class.per_class.lesion.iou"),
         "three_class_miou": found.pop("views.three_class.miou"),
     }
-    for place, chosen in _parts(images).items():
+    for place, chosen in _parts(images, related).items():
         for score, bounds in (("dice", SHARE), ("iou", SHARE), ("hd95_px", DISTANCE)):
             found[f"{place}.{score}"] = _mean_estimate(images[score].where(chosen), group, bounds)
     found["dice_mean"] = found.pop("per_image.lesion.dice")
     return found
 
 
-def _parts(images: pd.DataFrame) -> dict[str, pd.Series]:
+def _parts(images: pd.DataFrame, related: dict[str, np.ndarray]) -> dict[str, pd.Series]:
     """Which images (bool [N]) the means over images are about, by their place in ``metrics.json``."""
     lesions = images["relative_area"] > 0
     thirds, pixels = relative_thirds(images[lesions]), BINS["coco"]
@@ -198,6 +204,7 @@ def _parts(images: pd.DataFrame) -> dict[str, pd.Series]:
             f"coco_sizes.{size}": lesions & images["area"].between(*bounds, inclusive="left")
             for size, bounds in pixels.items()
         },
+        **{f"relatives.{name}": lesions & here for name, here in related.items()},
     }
 
 
@@ -261,6 +268,12 @@ def _coco_sizes(images: pd.DataFrame) -> dict:
         size: _scores(lesions[lesions["area"].between(*bounds, inclusive="left")])
         for size, bounds in BINS["coco"].items()
     }
+
+
+def _of_relatives(images: pd.DataFrame, related: dict[str, np.ndarray]) -> dict:
+    """Images with a lesion that have a relative in training, and those that have none."""
+    parts = {name: images[here & (images["relative_area"] > 0)] for name, here in related.items()}
+    return {name: {"n_groups": part["group"].nunique(), **_scores(part)} for name, part in parts.items()}
 
 
 def _scores(images: pd.DataFrame) -> dict:

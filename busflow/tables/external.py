@@ -9,6 +9,7 @@ from busflow.files import read_csv
 from busflow.labels import LABELS, LESIONS
 from busflow.metrics.resamples import read_metrics
 from busflow.metrics.scores import at
+from busflow.metrics.uncertainty import apart
 from busflow.tables.leading import INTERVAL, LEADING, Score, estimate, interval_columns
 from busflow.tables.table import Table, number
 from busflow.units import units
@@ -81,17 +82,6 @@ def external(
     return Table(f"{task.capitalize()}: external tests.", data, shown, notes)
 
 
-def drop_interval(
-    inside: tuple[float, float, float], outside: tuple[float, float, float]
-) -> tuple[float, float]:
-    """Interval of the difference of two independent estimates, each ``(value, low, high)``.
-
-    The method of variance estimates recovery (MOVER): Zou & Donner 2008, Stat. Med. 27(10), eq. 7.
-    """
-    (a, a_low, a_high), (b, b_low, b_high) = inside, outside
-    return a - b - np.hypot(a - a_low, b_high - b), a - b + np.hypot(a_high - a, b - b_low)
-
-
 def _row(task: str, protocol: str, model: str, source: str, found: dict) -> dict:
     seeds = found[protocol, model, source]
     row = {"protocol": protocol, "model": model, "test": source or INTERNAL, "seeds": len(seeds)}
@@ -99,7 +89,7 @@ def _row(task: str, protocol: str, model: str, source: str, found: dict) -> dict
     for name, score in SCORES[task].items():
         inside, outside = (estimate(found[protocol, model, test], score) for test in ("", source))
         row |= interval_columns(name, outside)
-        drop = (inside[0] - outside[0], *drop_interval(inside, outside)) if source else (np.nan,) * 3
+        drop = (inside[0] - outside[0], *apart(inside, outside)) if source else (np.nan,) * 3
         row |= interval_columns(f"{name}_drop", drop)
     labels, count, of_class = CLASSES[task]
     for label in labels:

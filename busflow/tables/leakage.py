@@ -8,6 +8,7 @@ import pandas as pd
 from busflow.files import read_json
 from busflow.metrics.uncertainty import RESAMPLES, TOO_FEW, apart
 from busflow.protocols import GROUPED, PAPER, plain, protocols
+from busflow.tables.leading import interval_columns
 from busflow.tables.table import Table, number
 from busflow.units import by_task
 
@@ -89,12 +90,13 @@ def _neighbours(view: str, part: dict, other: dict | None) -> dict[str, float | 
     found = part["nearest_neighbour"].get(view, {})
     row = _ends(f"neighbour_{view}", found, "accuracy")
     twin = other["nearest_neighbour"].get(view, {}) if other else {}
-    pair = (found.get("accuracy"), twin.get("accuracy"))
-    if None in pair:
-        return row | _ends(f"gap_{view}", None, "gap")
-    deviations = tuple(np.nan if each["sd"] is None else each["sd"] for each in (found, twin))
-    ends = apart(*pair, deviations, (part["n_groups"], other["n_groups"]))
-    return row | _ends(f"gap_{view}", {"gap": pair[0] - pair[1], "interval": ends}, "gap")
+    pair = [
+        (each["accuracy"], *(each["interval"] or (np.nan, np.nan)))
+        for each in (found, twin)
+        if each.get("accuracy") is not None
+    ]
+    gap = (pair[0][0] - pair[1][0], *apart(*pair)) if len(pair) == 2 else (np.nan,) * 3
+    return row | interval_columns(f"gap_{view}", gap)
 
 
 def _ends(name: str, found: dict | None, value: str) -> dict[str, float | None]:

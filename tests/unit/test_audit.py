@@ -46,7 +46,8 @@ def study(tmp_path_factory):
     settings = study_settings()
     root = tmp_path_factory.mktemp("study")
     paths = write_study(root, settings)
-    detected = detection_files.write_study(tmp_path_factory.mktemp("detection"), settings)["metrics"]
+    of_detectors = detection_files.write_study(tmp_path_factory.mktemp("detection"), settings)
+    detected, paths["detectors_timing"] = of_detectors["metrics"], of_detectors["timing"]
     segmented = segmentation_files.write_study(tmp_path_factory.mktemp("segmentation"), settings)["metrics"]
     made = {
         "table1": tables_data.table1(root / "index/images.csv", settings),
@@ -412,8 +413,8 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     for name, table in study[0].items():
         write_csv(tmp_path / f"{name}.csv", table)
     arguments = ["--tables", *map(str, sorted(tmp_path.glob("*.csv")))]
-    for kind in ("leakage", "metrics"):
-        arguments += [f"--{kind}", *map(str, study[1][kind])]
+    for kind, files in (("leakage", "leakage"), ("metrics", "metrics"), ("timing", "detectors_timing")):
+        arguments += [f"--{kind}", *map(str, study[1][files])]
     arguments += ["--settings", json.dumps(study_settings(notice="DEMO"))]
     arguments += ["--csv", str(tmp_path / "out/ledger.csv"), "--md", str(tmp_path / "out/ledger.md")]
     arguments += ["--html", str(tmp_path / "out/ledger.html")]
@@ -431,8 +432,9 @@ def test_the_script_writes_the_ledger_with_its_notice(study, tmp_path, monkeypat
     links = {
         claim: table for table, claim in re.findall(r'data-result="tables/(\w+)\.html">([^<]*)</a>', page)
     }
-    # This study has no external test, whose table the claims of section 5 would link to.
-    assert set(links) == set(found.loc[~found["id"].str.startswith("S5."), "id"])
+    # This study has no external test, which the claims of section 5 would link to; Figure 6 is no table.
+    assert set(links) == set(found.loc[~found["id"].str.startswith(("S5.", "F6.")), "id"])
+    assert 'data-result="figures/fig6_paper.png">F6.longest</a>' in page
     assert set(links.values()) <= set(study[0])
     assert links["T3.sums"] == "table3" and links["F3.best"] == "classification"
     assert links["T7.families"] == "segmentation_pairs" and links["T7.b4_sizes"] == "segmentation"

@@ -5,11 +5,12 @@ import itertools
 
 import pandas as pd
 import pytest
-from detection_files import study_settings, write_unit
+from detection_files import make_timing, study_settings, write_unit
 
 from busflow.audit.detection import check_detection_metrics, detection_claims
-from busflow.audit.evidence import Evidence
+from busflow.audit.evidence import TIMING, Evidence, read_timing
 from busflow.errors import BusflowError
+from busflow.files import write_json
 from busflow.metrics.detection import evaluate
 from busflow.paper import printed
 
@@ -43,9 +44,20 @@ def pairs(data, apart=0.001):
     return pd.DataFrame(rows, columns=["protocol", "score", "model", "other", "difference", "p_holm"])
 
 
-def claims(data, apart=0.001, **settings):
-    evidence = Evidence.__new__(Evidence)  # claims on detection need Table 6 and the pairs alone
+def timed(seeds=(0, 1), device="Test CPU", **longer):
+    """Latencies of all seven in the order of Table 6, 10 ms apart; ``longer``: other ones, one a run."""
+    models, rows = list(printed("table6").index), []
+    for run, (protocol, seed) in enumerate(itertools.product(("paper", "grouped"), seeds)):
+        for k, model in enumerate(models):
+            ms = longer[model][run] if model in longer else 10.0 * (k + 1)
+            rows.append((protocol, model, seed, ms, device, 1, "fp32", 64))
+    return pd.DataFrame(rows, columns=TIMING)
+
+
+def claims(data, apart=0.001, timing=None, **settings):
+    evidence = Evidence.__new__(Evidence)  # claims on detection need Table 6, the pairs and the times alone
     evidence.tables = {"table6": data, "detection_pairs": pairs(data, apart)}
+    evidence.timing = pd.DataFrame(columns=TIMING) if timing is None else timing
     evidence.settings = study_settings() | settings
     return {claim.id: claim for claim in detection_claims(evidence)}
 
@@ -143,6 +155,76 @@ def test_a_study_without_a_protocol_or_a_detector_has_dashes():
     assert found["T6.swin_base.ap"].ours_paper_protocol == "–"
     assert found["T6.swin_base.ap"].verdict == "undefined"
     assert found["T6.order_ap"].ours_grouped == "0.262, 0.244, 0.207, –"
+
+
+PROPOSED = "swin_base_detectors_rfla"
+
+
+def longest(timing, **settings):
+    return claims(table(), timing=timing, **settings)["F6.longest"]
+
+
+def test_the_detector_that_takes_longest_in_every_timing_is_the_one_that_the_paper_names():
+    claim = longest(timed(**{PROPOSED: [90, 80, 500, 71]}))
+    assert claim.verdict == "reproduced"
+    assert claim.why.endswith(
+        "4 timings of all (a protocol and seed each); Test CPU, 1 thread, fp32, images of 64 pixels"
+    )
+    assert claim.ours_paper_protocol == "Swin-Base w/ DetectoRS & RFLA 85 ms, Swin-Base w/ RFLA 60 ms"
+    assert claim.ours_grouped.startswith("Swin-Base w/ DetectoRS & RFLA 285.5 ms, ")
+
+
+def test_timings_that_all_show_a_slower_detector_contradict_and_those_that_differ_tell_nothing():
+    assert longest(timed(detr_r50=[100, 100, 100, 100])).verdict == "contradicted"
+    assert longest(timed(detr_r50=[70, 70, 70, 70])).verdict == "contradicted"  # as long as the proposed
+    assert longest(timed(detr_r50=[100, 1, 1, 1])).verdict == "not told apart"
+
+
+def test_times_depend_on_no_data_so_any_study_with_the_seven_judges_them():
+    stand_in = {"sources": {"lin": {"label": "Stand-in"}}, "study": {"notice": "DEMO"}}
+    assert longest(timed(), **stand_in).verdict == "reproduced"
+    folds = {"protocols": {"paper": {"label": "Fold", "split": "grouped", "fold": [1, 2]}}}
+    claim = longest(timed().query("protocol == 'paper'"), **folds)
+    assert (claim.verdict, claim.ours_paper_protocol, claim.ours_grouped) == ("reproduced", "–", "–")
+
+
+@pytest.mark.parametrize(
+    ("timing", "settings", "why"),
+    [
+        (timed(seeds=()), {}, "no timing of all seven"),
+        (timed().query("model != 'detr_r50'"), {}, "no timing of all seven"),
+        (timed(), study_settings(models=("detr_r50", PROPOSED)), "not in this study: "),
+    ],
+)
+def test_what_was_not_timed_together_is_not_testable(timing, settings, why):
+    claim = longest(timing, **settings)
+    assert claim.verdict == "not testable" and why in claim.why
+
+
+def test_timings_of_different_devices_are_not_compared():
+    mixed = timed(**{PROPOSED: [1, 90, 90, 90]})
+    mixed.loc[(mixed["model"] == PROPOSED) & (mixed["p50_ms"] == 1), "device"] = "Test GPU"
+    claim = longest(mixed)
+    assert claim.verdict == "reproduced" and "in 3 timings of all" in claim.why
+    mixed.loc[mixed["model"] == PROPOSED, "device"] = "Test GPU"
+    assert longest(mixed).verdict == "not testable"
+
+
+def test_the_ledger_reads_the_times_of_the_units(tmp_path):
+    settings = study_settings(models=("convnext_tiny", PROPOSED))
+    paths = [
+        tmp_path / f"results/{protocol}/detection/{model}/seed0/timing.json"
+        for protocol in settings["protocols"]
+        for model in settings["models"]["detection"]
+    ]
+    for k, path in enumerate(paths):
+        write_json(path, make_timing(10.0 * (k + 1)))
+    found = read_timing(paths, settings)
+    assert found.groupby("protocol", sort=False)["p50_ms"].agg(list).to_dict() == {
+        "paper": [10.0, 20.0],
+        "grouped": [30.0, 40.0],
+    }
+    assert found.loc[0, ["device", "image_size"]].to_list() == ["Test CPU", 96]
 
 
 def test_our_own_metrics_obey_their_identities(tmp_path):

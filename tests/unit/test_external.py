@@ -15,7 +15,7 @@ from busflow.figures import style
 from busflow.files import read_csv, write_csv
 from busflow.metrics.classification import evaluate
 from busflow.metrics.resamples import write_metrics
-from busflow.tables.external import drop_interval, external
+from busflow.tables.external import external
 from busflow.units import units
 from layouts import busi_layout, picture, rodrigues_layout, save
 from study_files import make_images, make_predictions, make_split, study_settings, write_study
@@ -96,12 +96,6 @@ def test_masks_give_an_external_test_of_detection_and_of_segmentation(tmp_path):
     segmentation, without_mask = clinic.split("segmentation")
     assert set(without_box["image_id"]) == normals and without_mask.empty
     assert set(segmentation["image_id"]) == normals | set(detection["image_id"])
-
-
-def test_the_interval_of_a_drop_is_wider_than_either_and_has_the_textbook_form():
-    low, high = drop_interval((0.8, 0.7, 0.85), (0.6, 0.5, 0.75))
-    assert low == pytest.approx(0.2 - np.hypot(0.1, 0.15))
-    assert high == pytest.approx(0.2 + np.hypot(0.05, 0.1))
 
 
 @pytest.fixture

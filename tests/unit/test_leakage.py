@@ -136,7 +136,7 @@ def test_a_share_of_nothing_is_null(study):
         "near_duplicate": None,
         "same_group": None,
         "nearest_neighbour_accuracy": None,
-        "nearest_neighbour": {"pixels": {"accuracy": None, "interval": None, "sd": None}},
+        "nearest_neighbour": {"pixels": {"accuracy": None, "interval": None}},
         "majority_accuracy": None,
         "source_auroc": {"pixels": {"auroc": None, "interval": None}},
     }
@@ -187,9 +187,6 @@ def test_neighbours_by_features_are_those_of_the_features(scanners):
     assert found["features"]["accuracy"] == 1 and found["pixels"]["accuracy"] < 1
     low, high = found["pixels"]["interval"]
     assert low < found["pixels"]["accuracy"] < high
-    # Each image is a group of its own: the standard error of a share.
-    share = found["pixels"]["accuracy"]
-    assert found["pixels"]["sd"] == pytest.approx(np.sqrt(share * (1 - share) / 23), rel=0.1)
 
 
 def test_features_of_another_array_are_refused(scanners):

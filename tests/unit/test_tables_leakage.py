@@ -11,10 +11,11 @@ from busflow.tables.leakage import leakage
 from study_files import study_settings
 
 
-def measured(neighbours: float, sd: float | None = 0.05, groups: int = 40) -> dict:
+def measured(neighbours: float, reach: float | None = 0.1) -> dict:
     shares = {"exact_duplicate": 0.0, "near_duplicate": 0.1, "same_group": neighbours / 2}
-    found = {"accuracy": neighbours, "interval": [neighbours - 0.1, neighbours + 0.1], "sd": sd}
-    part = {"n_train": 100, "n_test": 50, "n_groups": groups, **shares, "majority_accuracy": 0.5}
+    interval = reach and [neighbours - reach, neighbours + reach]
+    found = {"accuracy": neighbours, "interval": interval}
+    part = {"n_train": 100, "n_test": 50, "n_groups": 40, **shares, "majority_accuracy": 0.5}
     part |= {"nearest_neighbour_accuracy": neighbours, "nearest_neighbour": {"pixels": found}}
     source = part | {"source_auroc": {"pixels": {"auroc": 0.9, "interval": [0.8, 0.95]}}}
     of_class = {"auroc": 0.6, "interval": None}
@@ -35,16 +36,16 @@ def table(folder, settings, **by_name):
 
 
 def test_the_gap_is_the_difference_of_the_protocols_with_an_interval_of_its_own(tmp_path, settings):
-    files = {"grouped_detection": measured(0.6, 0.08, 15), "paper_detection": measured(0.9)}
+    files = {"grouped_detection": measured(0.6, 0.2), "paper_detection": measured(0.9)}
     _, data = table(tmp_path, settings, **files)
     row = data.loc["detection", "paper", "lin"]
-    low, high = apart(0.9, 0.6, (0.05, 0.08), (40, 15))
+    low, high = apart((0.9, 0.8, 1.0), (0.6, 0.4, 0.8))
     assert [row.gap_pixels, row.gap_pixels_low, row.gap_pixels_high] == pytest.approx([0.3, low, high])
     assert data.loc["detection", "grouped"]["gap_pixels"].isna().all()
 
 
 def test_a_gap_of_few_groups_has_no_interval_and_without_a_twin_there_is_none(tmp_path, settings):
-    few = {"paper_detection": measured(0.9), "grouped_detection": measured(0.6, groups=3)}
+    few = {"paper_detection": measured(0.9), "grouped_detection": measured(0.6, None)}
     _, data = table(tmp_path, settings, **few, paper_classification=measured(0.8))
     row = data.loc["detection", "paper", "all"]
     assert row.gap_pixels == pytest.approx(0.3) and row[["gap_pixels_low", "gap_pixels_high"]].isna().all()
@@ -69,7 +70,7 @@ def test_tasks_protocols_and_sources_have_rows_in_the_order_of_the_study(tmp_pat
 
 def test_features_stand_beside_pixels_where_they_were_compared(tmp_path, settings):
     with_features = measured(0.7)
-    with_features["nearest_neighbour"]["features"] = {"accuracy": 0.8, "interval": None, "sd": None}
+    with_features["nearest_neighbour"]["features"] = {"accuracy": 0.8, "interval": None}
     found, data = table(tmp_path, settings, paper_detection=with_features, grouped_detection=measured(0.5))
     assert found.shown["1-NN, frozen features"].to_list() == ["80.0"] * 3 + ["–"] * 3
     assert data["gap_features"].isna().all()
