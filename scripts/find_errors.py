@@ -29,10 +29,11 @@ def main() -> None:
         parser.error("task segmentation needs --masks for each of --splits")
     masks = args.masks or [None] * len(args.splits)
     splits = {
-        split: Files(args.images, args.annotations, args.marks, folder)
+        split: Files(args.images, args.annotations, folder)
         for split, folder in zip(args.splits, masks, strict=True)
     }
-    write_csv(args.output, find_errors(args.task, args.predictions, splits, args.settings).round(6))
+    table = find_errors(args.task, args.predictions, splits, args.marks, args.settings)
+    write_csv(args.output, table.round(6))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Images whose label is probably wrong: those that look like images of another class.
 
 Each image is compared with all others by the correlation of 32 × 32 thumbnails, and its neighbours vote for
-their labels; an image whose own label gets little of the vote is probably mislabelled. That share is the
+their labels. An image whose own label gets little of the vote is probably mislabelled. That share is the
 self-confidence by which confident learning ranks labels (Northcutt, Jiang & Chuang 2021, J. Artif. Intell.
 Res. 70), with neighbours in place of a network, which would have to be trained once more for each part of the
 data.
@@ -25,9 +25,9 @@ def find_label_errors(images: pd.DataFrame, packed: PackedImages) -> pd.DataFram
 
     Neighbours are the ten images that correlate most with an image. Those of its own group with its own label
     do not vote: frames of one video were labelled together, so that they confirm nothing. A vote weighs
-    1 / (1 - correlation)² (Shepard 1968), so that one near copy outweighs all that is only alike; and all
-    labels together have the typical total weight of an image's votes besides (an m-estimate, Cestnik 1990), so
-    that an image without any close neighbour is neither confirmed nor suspected.
+    1 / (1 - correlation)² (Shepard 1968), so that one near copy outweighs all that is only alike. Besides, all
+    labels share the median total weight of an image's votes alike (an m-estimate, Cestnik 1990), so that an
+    image without any close neighbour is neither confirmed nor suspected.
 
     Args:
         images: ``image_id, source, label, group, pixel_sha256``.

@@ -24,7 +24,7 @@ def read_truth(split: Path, files: Files) -> tuple[pd.DataFrame, Truth]:
 
 
 def score(path: Path, truth: Truth) -> pd.DataFrame:
-    """``score``: F1 of the image's boxes (van Rijsbergen 1979) where the detector has one false positive per image.
+    """``score``: F1 of the image's boxes (van Rijsbergen 1979) at one false positive per test image.
 
     Lesions, false positives and the threshold are those of the FROC curve (`busflow.metrics.froc`): a box of
     either class finds a lesion from an IoU of 0.5 on, and more boxes on one lesion are neither. An image with

@@ -1,6 +1,7 @@
-"""The score of each test image, and what may have to do with it: source, class, size, marks of the scanner."""
+"""The score of each test image, and what it may have to do with: source, class, size, marks."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,22 +12,20 @@ from busflow.metrics.detection import relative_thirds
 from busflow.metrics.inputs import read_table, refuse
 from busflow.units import Unit, units
 
-MARKED, CLEAN = "marked", "clean"
 MODEL = "score_"  # what a column of one model's score begins with
-FACTS = ["image_id", "protocol", "source", "label", "group", "third", "marked"]
+FACTS = ["image_id", "protocol", "source", "label", "group", "third"]
 
 
 class Files(NamedTuple):
-    """What is known of the images: the two tables of the index, the marks, and the folder of a task's masks."""
+    """What is known of the images: the two tables of the index, and the folder of a protocol's masks."""
 
     images: Path
     annotations: Path
-    marks: Path
     masks: Path | None = None
 
 
 def find_errors(
-    task: str, predictions: list[Path], splits: dict[Path, Files], settings: dict
+    task: str, predictions: list[Path], splits: dict[Path, Files], marks: Path, settings: dict
 ) -> pd.DataFrame:
     """A row per protocol and test image, protocols as in ``splits``, images by image_id.
 
@@ -34,6 +33,7 @@ def find_errors(
         task: one of ``busflow.tasks.TASKS``; ``busflow/failures/<task>.py`` says what its score is.
         predictions: of all units, ``.../{protocol}/{task}/{model}/seed{seed}/<file>``.
         splits: ``.../{protocol}/{task}.csv`` with the files that belong to it.
+        marks: ``data/index/marks.csv``.
         settings: ``protocols`` and ``models`` by task, in the order of the config.
 
     Returns:
@@ -48,6 +48,7 @@ def find_errors(
     """
     room = importlib.import_module(f"busflow.failures.{task}")
     found = units(predictions, settings)
+    marked = read_marks(marks)
     parts = []
     for split, files in splits.items():
         protocol = split.parent.name
@@ -55,7 +56,8 @@ def find_errors(
         if not of_protocol:
             raise BusflowError(f"{split}: no predictions of {protocol} are given; predict first")
         images, truth = room.read_truth(split, files)
-        table = _described(images, protocol, files)
+        refuse(images, ~images["image_id"].isin(marked.index), marks, "lacks a test image", "make it again")
+        table = _described(images, protocol, files.images).assign(marked=images["image_id"].map(marked))
         parts.append(table.join(_scores(of_protocol, lambda path, truth=truth: room.score(path, truth))))
     return pd.concat(parts, ignore_index=True)
 
@@ -80,21 +82,18 @@ def read_marks(path: Path) -> pd.Series:
     return table.set_index("image_id")["marked"].astype(bool)
 
 
-def _described(images: pd.DataFrame, protocol: str, files: Files) -> pd.DataFrame:
-    sources = read_table(files.images, ["image_id", "source"]).set_index("image_id")["source"]
-    marks = read_marks(files.marks)
-    for known, path in ((sources, files.images), (marks, files.marks)):
-        refuse(images, ~images["image_id"].isin(known.index), path, "lacks a test image", "make it again")
+def _described(images: pd.DataFrame, protocol: str, index: Path) -> pd.DataFrame:
+    sources = read_table(index, ["image_id", "source"]).set_index("image_id")["source"]
+    refuse(images, ~images["image_id"].isin(sources.index), index, "lacks a test image", "make it again")
     table = images.assign(
         protocol=protocol,
         source=images["image_id"].map(sources),
         third=size_thirds(images["relative_area"]),
-        marked=images["image_id"].map(marks),
     )
     return table[FACTS]
 
 
-def _scores(found: list[Unit], score) -> pd.DataFrame:
+def _scores(found: list[Unit], score: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
     """Means over seeds, then over models, in the order of the test images."""
     seeds: dict[str, list[pd.DataFrame]] = {}
     for unit in found:

@@ -11,7 +11,7 @@ from busflow.metrics.segmentation_inputs import read_segmentations
 
 
 def read_truth(split: Path, files: Files) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The test images, ``image_id, label, group, relative_area`` (of the lesion, 0 without), and the truth."""
+    """The test images, ``image_id, label, group, relative_area`` (of the lesion, or 0), and the truth."""
     truth = segmentation_inputs.read_truth(split, files.masks)
     images = truth[["image_id", "label", "group"]]
     return images.assign(relative_area=truth["area"] / truth["n_pixels"]), truth

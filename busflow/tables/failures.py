@@ -57,7 +57,7 @@ def failures(failures_path: Path, settings: dict) -> Table:
         "into the picture, such as callipers and words.",
         INTERVAL.replace("the mean over the seeds", "that mean"),
         "Parts overlap and differ in more than their name (a source has sizes of its own): a difference "
-        "between two is no effect of what they are called after.",
+        "between two need not come from what they are named after.",
     ]
     return Table(f"{task.capitalize()}: where models fail.", data, shown, notes)
 
