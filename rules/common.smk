@@ -47,6 +47,7 @@ UNIT = "<results>/{protocol}/{task}/{model}/seed{seed}"
 INPUTS = {
     "images": "<data>/index/images.csv",
     "annotations": "<data>/index/annotations.csv",
+    "marks": "<data>/index/marks.csv",
     "packed_images": "<data>/packed/{task}/images.npy",
     "packed_index": "<data>/packed/{task}/index.csv",
     "split": "<data>/splits/{protocol}/{task}.csv",

@@ -25,9 +25,9 @@ def find_label_errors(images: pd.DataFrame, packed: PackedImages) -> pd.DataFram
 
     Neighbours are the ten images that correlate most with an image. Those of its own group with its own label
     do not vote: frames of one video were labelled together, so that they confirm nothing. A vote weighs
-    1 / (1 - correlation)² (Shepard 1968), so that one near copy outweighs all that is only alike. Besides, all
-    labels share the median total weight of an image's votes alike (an m-estimate, Cestnik 1990), so that an
-    image without any close neighbour is neither confirmed nor suspected.
+    1 / (1 - correlation)² (Shepard 1968): one near copy outweighs all that is only alike. Besides, the
+    median total weight of an image's votes is divided among the labels (an m-estimate, Cestnik 1990), so that
+    an image without any close neighbour is neither confirmed nor suspected.
 
     Args:
         images: ``image_id, source, label, group, pixel_sha256``.

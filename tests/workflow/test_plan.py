@@ -157,7 +157,18 @@ def test_a_new_model_is_one_entry(tmp_path):
 
 @pytest.mark.parametrize(
     "target",
-    ["data", "classification", "detection", "segmentation", "tables", "figures", "cards", "report", "all"],
+    [
+        "data",
+        "classification",
+        "detection",
+        "segmentation",
+        "tables",
+        "figures",
+        "cards",
+        "failures",
+        "report",
+        "all",
+    ],
 )
 def test_the_named_targets_can_be_asked_for(demo, target):
     planned = jobs(demo(target))
