@@ -49,7 +49,7 @@ for task in FAILING:
         **in_protocols(known_of(task, "split", "packed_images", "packed_index"), [PICTURED]),
         **({"label_errors": LABEL_ERRORS} if task == "classification" else {}),
     }
-    SCORING = ["failures/errors.py", "metrics/*.py", "paper.*", "units.py", "tasks.py", *CODE[task].metrics]
+    SCORING = ["metrics/*.py", "paper.*", "units.py", "tasks.py"]
 
     rule:
         name:
@@ -57,7 +57,7 @@ for task in FAILING:
         input:
             **SCORED,
             script="scripts/find_errors.py",
-            code=code(f"failures/{task}.py", *SCORING),
+            code=code("failures/errors.py", f"failures/{task}.py", *SCORING, *CODE[task].metrics),
         output:
             of_task(task, FAILURES),
         log:
@@ -79,8 +79,8 @@ for task in FAILING:
             **SHOWN_FILES,
             script="scripts/make_gallery.py",
             code=code(
-                *("figures/gallery.py", "failures/*.py", *SCORING[1:]),
-                *(f"data/{name}.py" for name in ("packing", "masks", "images", "grey", "dicom")),
+                *("figures/gallery.py", "failures/*.py", *SCORING),
+                *(f"data/{name}.py" for name in ("packing", "masks", "images", "grey", "dicom", "views")),
                 *(f"tables/template/{name}" for name in ("document.*", "gallery.*", "page.css")),
             ),
         output:

@@ -74,7 +74,8 @@ class Thumbnails:
 
     def __init__(self, images: Path, packed: PackedImages):
         columns = ["image_id", "label", "group", "width", "height", "pixel_sha256"]
-        self.images = read_table(images, columns)[columns].set_index("image_id")
+        table = read_csv(images)[columns]
+        self.images = table.astype({"width": int, "height": int}).set_index("image_id")
         self.packed = packed
 
     def picture(self, image_id: str, words: str, shapes: Iterable[tuple[np.ndarray, str]] = ()) -> Picture:
