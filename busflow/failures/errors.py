@@ -78,7 +78,7 @@ def read_marks(path: Path) -> pd.Series:
     """Whether each image bears marks burnt in by the scanner or a reader (bool), by image_id."""
     table = read_table(path, ["image_id", "marked"])
     known = table["marked"].isin([0, 1])
-    refuse(table, ~known, path, "marked is neither True nor False", "find the marks again")
+    refuse(table, ~known, path, "marked is neither true nor false", "find the marks again")
     return table.set_index("image_id")["marked"].astype(bool)
 
 

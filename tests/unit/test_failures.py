@@ -46,7 +46,10 @@ class Study:
         rows = [(f"{name}#1", name, labels[name], *box) for name, box in boxes.items()]
         columns = ["annotation_id", "image_id", "label", "x", "y", "w", "h"]
         write_csv(root / "annotations.csv", pd.DataFrame(rows, columns=columns))
-        write_csv(root / "marks.csv", images[["image_id"]].assign(marked=images.index == 0))
+        write_csv(
+            root / "marks.csv",
+            images[["image_id"]].assign(marked=np.where(images.index == 0, "true", "false")),
+        )
         noise = np.random.default_rng(0).integers(0, 256, (len(images), SIDE, SIDE), np.uint8)
         np.save(root / "images.npy", noise)
         write_csv(root / "index.csv", images[["pixel_sha256"]].rename_axis("row").reset_index())
@@ -134,7 +137,7 @@ def test_equal_sizes_stay_together():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("image_id,marked\nbusi/a,perhaps\n", "neither True nor False"),
+        ("image_id,marked\nbusi/a,perhaps\n", "neither true nor false"),
         ("image_id,marked\nbusi/a,True\n", "lacks"),
     ],
 )
