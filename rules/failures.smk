@@ -6,6 +6,7 @@ FAILURES = "<results>/failures/{task}.csv"
 LABEL_ERRORS = "<results>/failures/label_errors.csv"
 # Folds test no set of their own.
 FAILING = STUDIED if WHOLE else []
+VIEWS += [INPUTS["marks"]] if FAILING else []
 # Pictures are of one protocol, that which keeps related images on one side where there is one.
 PICTURED = plain(config["protocols"], GROUPED) or next(iter(WHOLE), None)
 
