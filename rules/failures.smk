@@ -4,7 +4,7 @@ from busflow.protocols import GROUPED, plain
 
 FAILURES = "<results>/failures/{task}.csv"
 LABEL_ERRORS = "<results>/failures/label_errors.csv"
-# Folds test no set of their own.
+# Results of a fold do not stand for themselves; the marks are needed where images are scored.
 FAILING = STUDIED if WHOLE else []
 VIEWS += [INPUTS["marks"]] if FAILING else []
 # Pictures are of one protocol, that which keeps related images on one side where there is one.
