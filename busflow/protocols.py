@@ -14,7 +14,7 @@ from busflow.errors import BusflowError
 
 PAPER, GROUPED = RULES = ("paper", "grouped")
 # Folders that stand beside those of the protocols.
-TAKEN = ("audit", "cards", "figures", "model_facts", "pooled", "tables")
+TAKEN = ("audit", "cards", "failures", "figures", "model_facts", "pooled", "tables")
 
 
 class Protocol(NamedTuple):

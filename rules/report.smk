@@ -165,6 +165,7 @@ rule report:
         rules.tables.input,
         rules.figures.input,
         rules.cards.input,
+        rules.failures.input,
         script="scripts/link_pages.py",
         code=code("tables/page.py", "tables/template/report.js"),
         config="<results>/config.yaml",
@@ -176,7 +177,7 @@ rule report:
         "../envs/busflow.yaml"
     shell:
         "snakemake --configfile {input.config:q} --replace-workflow-config --nolock --report {output:q} "
-        "tables figures cards > {log:q} 2>&1 && python {input.script:q} {output:q} >> {log:q} 2>&1"
+        "tables figures cards failures > {log:q} 2>&1 && python {input.script:q} {output:q} >> {log:q} 2>&1"
 
 
 # A claim of the paper is about the times of its detectors.

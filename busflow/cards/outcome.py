@@ -139,8 +139,8 @@ def _leakage(study: Study, table: pd.DataFrame) -> list[Block]:
         for row in table[table["class_from_source"].notna()].to_dict("records")
     ]
     return [
-        "Under the protocol that splits as the paper did: test images of whose group training has an image, "
-        "what copying the label of the most similar training image scores (1-NN), and how much more that is "
+        "Under the protocol that splits as the paper did: test images of whose group training has an "
+        "image, what copying the label of the most similar training image scores (1-NN), and how much more that is "
         "than under the grouped protocol (the gap), in per cent with 95 % intervals over groups. "
         "tables/leakage.html has all else.",
         Rows(["Task", "Source", "Test images", "Same group", *headings], rows)

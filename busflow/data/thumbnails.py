@@ -8,6 +8,7 @@ import numpy as np
 from busflow.data.packing import PackedImages
 
 SIDE = 32
+WORKING_MEMORY_MIB = 128  # of comparing many
 
 
 def thumbnails(packed: PackedImages, pixel_hashes: Iterable[str]) -> np.ndarray:

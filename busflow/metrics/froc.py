@@ -47,9 +47,7 @@ def froc(truth: Truth, detections: pd.DataFrame) -> dict:
     false_scores = np.sort(scores[is_false])[::-1]
 
     def at(rates: np.ndarray | tuple) -> np.ndarray:
-        """The score that a box must exceed, per rate: that of the first false positive too many."""
-        allowed = np.floor(np.asarray(rates) * len(truth.images)).astype(int)
-        return np.append(false_scores, -1.0)[np.minimum(allowed, len(false_scores))]
+        return thresholds(false_scores, len(truth.images), rates)
 
     return {
         "iou": IOU,
@@ -64,6 +62,18 @@ def froc(truth: Truth, detections: pd.DataFrame) -> dict:
             "videos": _shares(videos["found_at"], at(CURVE_RATES)),
         },
     }
+
+
+def thresholds(false_scores: np.ndarray, n_images: int, rates: np.ndarray | tuple | float) -> np.ndarray:
+    """The score that a box must exceed, per rate: that of the first false positive too many.
+
+    Args:
+        false_scores: those of the false positives [F], falling.
+        n_images: test images.
+        rates: false positives per image that are allowed.
+    """
+    allowed = np.floor(np.asarray(rates) * n_images).astype(int)
+    return np.append(false_scores, -1.0)[np.minimum(allowed, len(false_scores))]
 
 
 def _block(found: pd.DataFrame, thresholds: np.ndarray) -> dict:

@@ -15,12 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from busflow.data.packing import PackedImages
-from busflow.data.thumbnails import thumbnails
+from busflow.data.thumbnails import WORKING_MEMORY_MIB, thumbnails
 from busflow.errors import BusflowError
 from busflow.metrics.ranking import ranked
-from busflow.metrics.uncertainty import Estimate, resampled, sums_of, weights
+from busflow.metrics.uncertainty import Estimate, mean_of, sums_of, weights
 
-WORKING_MEMORY_MIB = 128
 SHARES = ("exact_duplicate", "near_duplicate", "same_group")
 PAIRS = 4  # of each source that are named
 # Inverse strength of the penalty: with 1,000 and more numbers of an image the classes of a small study can
@@ -190,9 +189,5 @@ def _summary(train: pd.DataFrame, test: pd.DataFrame, here: pd.Series) -> dict:
 def _share(right: pd.Series, here: pd.Series, groups: pd.Series) -> dict:
     if not here.any() or right.isna().any():
         return {"accuracy": None, "interval": None}
-    terms = np.column_stack([right.astype(bool) & here, here]).astype(float)
-    sums = sums_of(terms, pd.factorize(groups, sort=True)[0])
-    drawn = resampled(sums)
-    with np.errstate(invalid="ignore"):  # a resample without any image of the source: 0/0
-        found = Estimate(drawn[:, 0] / drawn[:, 1], sums[:, 1:])
+    found = mean_of(right.astype(float).where(here), pd.factorize(groups, sort=True)[0])
     return {"accuracy": found.value, "interval": found.interval()}

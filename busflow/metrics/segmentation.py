@@ -24,7 +24,7 @@ from busflow.metrics.mask_geometry import areas, hd95, intersections, surface, u
 from busflow.metrics.relatives import relatives
 from busflow.metrics.resamples import intervals
 from busflow.metrics.segmentation_inputs import read_segmentations, read_truth
-from busflow.metrics.uncertainty import DISTANCE, SHARE, Estimate, resampled, sums_of
+from busflow.metrics.uncertainty import DISTANCE, SHARE, Estimate, mean_of, resampled, sums_of
 
 TWO_CLASSES = (CLASSES[0], "lesion")
 TO_TWO_CLASSES = np.array([[1, 0, 0], [0, 1, 1]])
@@ -184,7 +184,7 @@ def _estimates(
     }
     for place, chosen in _parts(images, related).items():
         for score, bounds in (("dice", SHARE), ("iou", SHARE), ("hd95_px", DISTANCE)):
-            found[f"{place}.{score}"] = _mean_estimate(images[score].where(chosen), group, bounds)
+            found[f"{place}.{score}"] = mean_of(images[score].where(chosen), group, bounds)
     found["dice_mean"] = found.pop("per_image.lesion.dice")
     return found
 
@@ -206,15 +206,6 @@ def _parts(images: pd.DataFrame, related: dict[str, np.ndarray]) -> dict[str, pd
         },
         **{f"relatives.{name}": lesions & here for name, here in related.items()},
     }
-
-
-def _mean_estimate(values: pd.Series, group: np.ndarray, bounds: tuple[float, float]) -> Estimate:
-    """The mean of the values that are not NaN."""
-    known = values.notna()
-    sums = sums_of(np.column_stack([values.fillna(0), known]), group)
-    drawn = resampled(sums)
-    with np.errstate(invalid="ignore"):  # a resample without any such image: 0/0
-        return Estimate(drawn[:, 0] / drawn[:, 1], sums[:, 1:], bounds)
 
 
 def _view(matrices: np.ndarray, classes: tuple[str, ...]) -> dict:

@@ -120,6 +120,15 @@ def mean(estimates: Iterable[Estimate]) -> Estimate:
     return Estimate(values, cases, estimates[0].bounds)
 
 
+def mean_of(values: np.ndarray, groups: np.ndarray, bounds: Bounds = SHARE) -> Estimate:
+    """The mean of those values [N] that are not NaN, over images of ``groups`` [N], numbers from 0."""
+    known = ~np.isnan(np.asarray(values, float))
+    sums = sums_of(np.column_stack([np.where(known, values, 0), known]), groups)
+    drawn = resampled(sums)
+    with np.errstate(invalid="ignore"):  # a resample without any such image: 0/0
+        return Estimate(drawn[:, 0] / drawn[:, 1], sums[:, 1:], bounds)
+
+
 def resampled(groups: np.ndarray) -> np.ndarray:
     """Sums [1 + RESAMPLES + G, ...] of additive counts of each group [G, ...].
 

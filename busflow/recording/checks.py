@@ -19,6 +19,7 @@ KINDS = {
     "figures": "figures",
     "tables": "tables",
     "cards": "cards",
+    "failures": "failures",
     "pooled": "metrics",
     "audit": "audit",
     "leakage": "audit",

@@ -21,10 +21,15 @@ REBUILDING = (
     "tabulate_",
     "draw_",
     "make_card_",
+    "find_errors_",
+    "find_label_errors",
+    "show_failures_",
     "measure_leakage",
     "audit",
     "record_config",
 )
+# In DVC's cache for their size, but made in seconds.
+PICTURES = ("figures", "failures")
 
 
 class Scratch:
@@ -38,7 +43,7 @@ class Scratch:
             deps = [d for stage in stages for d in stage.deps if not isinstance(d, ParamsDependency)]
             paths = {Path(out.fs_path).relative_to(self.origin): out.use_cache for out in outs}
         self.recorded = {*paths, *(Path(dep.fs_path).relative_to(self.origin) for dep in deps)}
-        self.rebuilt = [path for path, costly in paths.items() if not costly or path.name == "figures"]
+        self.rebuilt = [path for path, costly in paths.items() if not costly or path.name in PICTURES]
         self.stored = [path for path in paths if path not in self.rebuilt and path.name != "report.html"]
         for path in [*map(Path, CHECKOUT), *self.stored]:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -46,8 +51,8 @@ class Scratch:
         self.made = made_by(study, folder)
 
     def rebuild(self) -> list[Check]:
-        """Make metrics, tables, figures, audit and cards again from the stored predictions; compare bytes."""
-        targets = ("tables", "figures", "cards")
+        """Make all that follows from the stored predictions again: metrics, tables, pages; compare bytes."""
+        targets = ("tables", "figures", "cards", "failures")
         self._snakemake(*targets, rules=(*REBUILDING, *targets))
         pairs = sorted((kind_of(path), path) for path in self._files(self.rebuilt))
         checks = []

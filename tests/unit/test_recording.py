@@ -153,6 +153,7 @@ def test_files_are_counted_by_their_kind():
         "results/paper/detection/swin_base/seed0/predictions.json": "predictions",
         "results/tables/table1.md": "tables",
         "results/cards": "cards",
+        "results/failures": "failures",
         "results/figures": "figures",
         "data/splits/paper/detection.csv": "data",
     }
@@ -306,7 +307,7 @@ class Workflow:
 
     def __call__(self, *arguments, cwd):
         for target in arguments[: arguments.index("--configfile")]:
-            for path in [*self.made] if target in ("tables", "figures", "cards") else [target]:
+            for path in [*self.made] if target in ("tables", "figures", "cards", "failures") else [target]:
                 if not (cwd / path).exists():
                     (cwd / path).parent.mkdir(parents=True, exist_ok=True)
                     (cwd / path).write_text(TRUE if path.stem == "predictions" else path.name)

@@ -157,7 +157,18 @@ def test_a_new_model_is_one_entry(tmp_path):
 
 @pytest.mark.parametrize(
     "target",
-    ["data", "classification", "detection", "segmentation", "tables", "figures", "cards", "report", "all"],
+    [
+        "data",
+        "classification",
+        "detection",
+        "segmentation",
+        "tables",
+        "figures",
+        "cards",
+        "failures",
+        "report",
+        "all",
+    ],
 )
 def test_the_named_targets_can_be_asked_for(demo, target):
     planned = jobs(demo(target))
@@ -265,6 +276,30 @@ def test_a_card_depends_on_all_the_code_that_it_runs(demo):
     needed = imported("busflow/cards/claim.py") - shared - set(inputs)
     # Of the room data what judges a config, which is done before any job.
     assert [path for path in needed if not path.startswith("busflow/data/")] == []
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+def test_failures_depend_on_all_the_code_that_they_run(demo, task):
+    shared = {f"busflow/{name}.py" for name in ("errors", "files", "labels")}
+    for rule, module in (
+        (f"find_errors_{task}", f"failures/{task}"),
+        (f"show_failures_{task}", "figures/gallery"),
+    ):
+        inputs = re.search(rf"rule {rule}:\n +input: (.*)", demo("failures")).group(1).split(", ")
+        assert imported(f"busflow/{module}.py") - shared - set(inputs) == set(), rule
+
+
+def test_the_scores_of_images_are_of_all_whole_protocols_and_the_pictures_of_the_grouped_one(demo):
+    commands = dict(re.findall(r"(find_errors|make_gallery).py (.*)", demo("failures")))
+    for verb, protocols in (("find_errors", {"paper", "grouped"}), ("make_gallery", {"grouped"})):
+        assert set(re.findall(r"results/(\w+)/\w+/\w+/seed0/", commands[verb])) == protocols
+
+
+def test_folds_alone_have_no_failures_but_labels_to_look_at(tmp_path):
+    done = dry_run("failures", "--configfile", "config/crossval.yaml", "--config", f"root={tmp_path}/folds")
+    planned = jobs(done.stdout)
+    assert planned["find_label_errors"] == 1
+    assert not [name for name in planned if name.startswith(("find_errors", "show_failures"))]
 
 
 def test_a_folder_of_images_and_a_table_are_four_lines_of_config(tmp_path):
