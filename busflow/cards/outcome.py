@@ -22,12 +22,10 @@ RANKED = {
     "detection": ("table6", "AP"),
     "segmentation": ("segmentation", "Dice of lesions"),
 }
-# Scores beside those that lead the tables.
-FURTHER = {
-    "classification": (
-        Score("AUROC of malignancy", "per_class.malignant.auroc", "per_class.malignant.auroc"),
-    ),
-}
+# Scores beside those that lead the tables, of all test images and of a source's.
+MALIGNANCY = "AUROC of malignancy"
+FURTHER = {"classification": [Score(MALIGNANCY, "per_class.malignant.auroc", "per_class.malignant.auroc")]}
+FURTHER_OF_SOURCE = {"classification": [Score(MALIGNANCY, "malignant_auroc", "malignant_auroc")]}
 OURS = {"ours_paper_protocol": "paper protocol", "ours_grouped": "grouped protocol"}
 NOTHING = "–"
 
@@ -102,7 +100,7 @@ def _scores(study: Study, task: str, tables: dict[str, pd.DataFrame]) -> list[Bl
     how = LEADING[task]
     name, ranked_by = RANKED[task]
     ranks = tables[name].set_index(["protocol", "model"]) if name in tables else pd.DataFrame()
-    scores = (*how.scores.values(), *FURTHER.get(task, ()))
+    scores = (*how.scores.values(), *FURTHER.get(task, []))
     rows, sources = [], []
     for each in study.of_task(task):
         place = (each.protocol, each.model)
@@ -110,9 +108,8 @@ def _scores(study: Study, task: str, tables: dict[str, pd.DataFrame]) -> list[Bl
         label = study.config["protocols"][each.protocol]["label"]
         texts = [score_text(each.metrics, score, task) for score in scores]
         rows.append([label, study.label(each), number(each.metrics[0]["n_groups"]), *texts, rank])
-        sources += [
-            [label, study.label(each), *row] for row in per_source(study, each, FURTHER.get(task, ()))
-        ]
+        of_sources = per_source(study, each, FURTHER_OF_SOURCE.get(task, []))
+        sources += [[label, study.label(each), *row] for row in of_sources]
     blocks: list[Block] = [
         f"{how.words} {seeds_text(len(study.config['seeds']))} {INTERVAL} {RANKS.format(ranked_by)}",
         Rows(["Protocol", "Model", "Groups", *(score.title for score in scores), "Rank"], rows),
@@ -134,14 +131,14 @@ def _leakage(study: Study, table: pd.DataFrame) -> list[Block]:
         rows.append(cells)
     headings = [f"{name}, {VIEWS[view]}" for view in views for name in ("1-NN", "gap")]
     told = [
-        f"{study.config['protocols'][row['protocol']]['label']}: the source alone tells malignant images from "
-        f"others with an AUROC of {row['class_from_source']:.3f}."
+        f"{study.config['protocols'][row['protocol']]['label']}: the source alone tells malignant images "
+        f"from others with an AUROC of {row['class_from_source']:.3f}."
         for row in table[table["class_from_source"].notna()].to_dict("records")
     ]
     return [
         "Under the protocol that splits as the paper did: test images of whose group training has an "
-        "image, what copying the label of the most similar training image scores (1-NN), and how much more that is "
-        "than under the grouped protocol (the gap), in per cent with 95 % intervals over groups. "
+        "image, what copying the label of the most similar training image scores (1-NN), and how much more "
+        "that is than under the grouped protocol (the gap), in per cent with 95 % intervals over groups. "
         "tables/leakage.html has all else.",
         Rows(["Task", "Source", "Test images", "Same group", *headings], rows)
         if rows

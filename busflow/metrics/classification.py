@@ -66,7 +66,10 @@ def evaluate(
         "undefined": _undefined(matrix),
         "per_class": _per_class(table, matrix),
         "confusion_matrix": matrix.tolist(),
-        "per_source": {source: _short(part) for source, part in table.groupby("source", sort=True)},
+        "per_source": {
+            source: _short(part, f"per_source.{source}", estimates)
+            for source, part in table.groupby("source", sort=True)
+        },
         **({"relatives": _of_relatives(table, related, estimates)} if related else {}),
         "resamples": estimates,
     }
@@ -100,14 +103,13 @@ def _estimates(table: pd.DataFrame, related: dict[str, np.ndarray]) -> dict[str,
         for source in sorted(table["source"].unique())
     }
     parts |= {f"relatives.{name}": here for name, here in related.items()}
+    malignant, score = (table["label"] == "malignant").to_numpy(), table["p_malignant"].to_numpy()
     for place, here in parts.items():
         of_part = of_matrices(sums_of(cells * here[:, None, None], group))
         found |= {f"{place}.{name}": of_part[name] for name in INTERVALS}
-    malignant, score = (table["label"] == "malignant").to_numpy(), table["p_malignant"].to_numpy()
-    for name, here in related.items():
         both = np.column_stack([malignant & here, ~malignant & here]).astype(float)
         areas = auroc(malignant[here], score[here], group[here], weights(len(matrices)))
-        found[f"relatives.{name}.malignant_auroc"] = Estimate(areas, sums_of(both, group))
+        found[f"{place}.malignant_auroc"] = Estimate(areas, sums_of(both, group))
     scores, cases = per_class(resampled(matrices)), matrices.sum(axis=2)
     counted = {"precision": matrices.sum(axis=1), "recall": cases, "f1": cases}
     for k, label in enumerate(LABELS):
@@ -152,14 +154,15 @@ def _per_class(table: pd.DataFrame, matrix: np.ndarray) -> dict[str, dict]:
     return result
 
 
-def _short(table: pd.DataFrame) -> dict:
-    """The few numbers that are given per source."""
+def _short(table: pd.DataFrame, place: str, estimates: dict[str, Estimate]) -> dict:
+    """The few numbers that are given of a part of the images, such as a source, which is at this place."""
     matrix = count(table)
     scores = _numbers(summary(matrix))
     return {
         "n": len(table),
         "n_per_class": dict(zip(LABELS, matrix.sum(axis=1).tolist(), strict=True)),
         **{name: scores[name] for name in INTERVALS},
+        "malignant_auroc": _number(estimates[f"{place}.malignant_auroc"].value),
     }
 
 
@@ -168,8 +171,7 @@ def _of_relatives(table: pd.DataFrame, related: dict[str, np.ndarray], estimates
     return {
         name: {
             "n_groups": table.loc[here, "group"].nunique(),
-            **_short(table[here]),
-            "malignant_auroc": _number(estimates[f"relatives.{name}.malignant_auroc"].value),
+            **_short(table[here], f"relatives.{name}", estimates),
         }
         for name, here in related.items()
     }
