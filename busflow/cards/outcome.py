@@ -74,7 +74,7 @@ def _runs(study: Study) -> list[Block]:
     ]
     return [
         f"{counted(len(runs), 'training')}, {hours:.1f} hours of them in all, on {listed(machines)}; "
-        f"seeds {listed(map(str, study.config['seeds']))}. Python {first['python']}, "
+        f"seeds {listed(map(str, study.trained[0].seeds))}. Python {first['python']}, "
         f"{listed(f'{name} {version}' for name, version in first['packages'].items())}. "
         f"Commit {listed(commits)}.",
         Rows(["Task", "Model", "Starts from", "Images", "Epochs", "Minutes of a training"], rows),
@@ -111,7 +111,7 @@ def _scores(study: Study, task: str, tables: dict[str, pd.DataFrame]) -> list[Bl
         of_sources = per_source(study, each, FURTHER_OF_SOURCE.get(task, []))
         sources += [[label, study.label(each), *row] for row in of_sources]
     blocks: list[Block] = [
-        f"{how.words} {seeds_text(len(study.config['seeds']))} {INTERVAL} {RANKS.format(ranked_by)}",
+        f"{how.words} {seeds_text(len(study.trained[0].seeds))} {INTERVAL} {RANKS.format(ranked_by)}",
         Rows(["Protocol", "Model", "Groups", *(score.title for score in scores), "Rank"], rows),
     ]
     if sources:

@@ -78,6 +78,7 @@ class Files:
             "git": {"commit": "0123abc", "dirty": False},
             "settings": settings,
             "device": device,
+            "threads": 1,
             "python": "3.11.7",
             "packages": {"torch": "2.13.0"},
             "seconds": seconds,

@@ -115,10 +115,13 @@ def test_the_target_of_a_task_and_that_of_the_data_hold_external_tests(tmp_path)
 def test_each_task_of_a_study_has_a_card_and_the_study_a_checklist(tmp_path, demo):
     cards = {name for name in jobs(demo("report")) if name.startswith("make_card_")}
     of_tasks = {f"make_card_{task}" for task in ("classification", "detection", "segmentation")}
-    assert cards == {*of_tasks, "make_card_claim_checklist"} and cards <= set(jobs(demo()))
+    assert cards == {*of_tasks, "make_card_claim_checklist", "make_card_outcome"} and cards <= set(
+        jobs(demo())
+    )
     shown = dry_run("cards", "--configfile", write(tmp_path, only={"detection": ["detr_r50"]})).stdout
     made = set(re.findall(r"results/cards/(\S+?)(?:,|$)", shown, re.MULTILINE))
-    assert made == {f"{name}.{kind}" for name in ("detection", "claim_checklist") for kind in ("md", "html")}
+    names = ("detection", "claim_checklist", "outcome")
+    assert made == {f"{name}.{kind}" for name in names for kind in ("md", "html")}
     assert "make_card_classification" not in shown and "--leakage" not in shown
 
 
@@ -143,9 +146,7 @@ def test_two_of_all_models_are_one_line_and_fetch_what_they_need(tmp_path):
     overlay = write(tmp_path, only={"segmentation": ["segformer_b0", "convnext_tiny"]})
     planned = jobs(dry_run("--configfile", overlay).stdout)
     assert planned["train_segmentation"] == 2 * 2 and planned["fetch_archive"] == 1
-    assert not [
-        name for name in planned if "classif" in name or "detect" in name or name == "measure_leakage"
-    ]
+    assert not [name for name in planned if "classif" in name or "detect" in name or name == "draw_leakage"]
 
 
 def test_a_new_model_is_one_entry(tmp_path):
