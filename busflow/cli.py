@@ -83,14 +83,14 @@ def add_files(parser: argparse.ArgumentParser, function: Callable) -> None:
 
 def files_of(arguments: argparse.Namespace, function: Callable) -> list[Path | list[Path]]:
     """The files that were given for a function, in the order in which it takes them."""
-    return [getattr(arguments, name.removeprefix("--")) for name in _files(function)]
+    return [getattr(arguments, name.removeprefix("--").replace("-", "_")) for name in _files(function)]
 
 
 def _files(function: Callable) -> dict[str, type]:
     """Options of a function's files, with their type."""
     kinds = {each.name: each.annotation for each in inspect.signature(function).parameters.values()}
     return {
-        f"--{name.removesuffix('_paths').removesuffix('_path')}": kind
+        _option(name.removesuffix("_paths").removesuffix("_path")): kind
         for name, kind in kinds.items()
         if kind in (Path, list[Path])
     }
