@@ -15,7 +15,6 @@ from busflow.figures.style import INK, MUTED, legend_below, open_frame, protocol
 from busflow.files import read_json
 from busflow.labels import CLASS_COLOURS
 from busflow.metrics.inputs import read_table
-from busflow.metrics.leakage import PAIRS
 from busflow.units import by_protocol
 
 EXAMPLES = ("benign", "malignant")
@@ -107,7 +106,8 @@ def straddling(
     ]
     pixels = read_table(images_path, ["image_id", "pixel_sha256"]).set_index("image_id")["pixel_sha256"]
     packed = PackedImages(packed_images, packed_index)
-    figure, axes = plt.subplots(len(rows), PAIRS, figsize=(3.0 * PAIRS, 1.95 * len(rows)), squeeze=False)
+    columns = max((len(pairs) for *_, pairs in rows), default=1)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(3.0 * columns, 1.95 * len(rows)), squeeze=False)
     for panels, (protocol, source, pairs) in zip(axes, rows, strict=True):
         labels = settings["protocols"][protocol]["label"], settings["sources"][source]["label"]
         panels[0].annotate(
