@@ -175,7 +175,9 @@ def _leaders(table: pd.DataFrame) -> str:
     if table.empty:
         return "–"
     best = table["accuracy"].idxmax()
-    tied = table.loc[table["indistinguishable"].astype(bool), "label"].drop(best)
+    as_good = table["indistinguishable"].astype(bool)
+    # Told against the study's best model, which need not be one of the paper's.
+    tied = table.loc[as_good, "label"].drop(best) if as_good[best] else []
     text = f"{table.loc[best, 'label']} {100 * table.loc[best, 'accuracy']:.2f}"
     return text + (f"; as good: {', '.join(tied)}" if len(tied) else "")
 
