@@ -90,6 +90,12 @@ def judge(study, tmp_path):
     return run
 
 
+def test_where_the_best_classifier_is_none_of_the_papers_no_other_is_called_as_good(judge, study):
+    beaten = study[0]["classification"].assign(indistinguishable=False)
+    ours = judge(classification=beaten).loc["F3.best", "ours_paper_protocol"]
+    assert ours.startswith("ConvNeXt-") and "as good" not in ours
+
+
 def broken(**kwargs):
     return {(each.table, each.row, each.statement) for each in identities(**kwargs) if not each.holds}
 
