@@ -181,6 +181,22 @@ def splits(task, protocols=config["protocols"]):
     return expand("<data>/splits/{protocol}/{task}.csv", protocol=protocols, task=task)
 
 
+def leakage_of(tasks):
+    """What is measured of the splits of tasks, under every protocol."""
+    return expand("<results>/audit/leakage/{protocol}_{task}.json", protocol=config["protocols"], task=tasks)
+
+
+def known_of(task, *more):
+    """What is known of the images of a task, by option, for any protocol."""
+    names = ["images", "annotations", *more, *(["masks"] if task == "segmentation" else [])]
+    return {name: of_task(task, INPUTS[name]) for name in names}
+
+
+def in_protocols(files, protocols):
+    """The same for some protocols; what is of no protocol stays one file."""
+    return {name: expand(path, protocol=protocols) if "{" in path else path for name, path in files.items()}
+
+
 def as_options(inputs):
     """Named input files as the options of a script, paths quoted."""
 

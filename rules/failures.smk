@@ -21,17 +21,6 @@ rule failures:
         LABEL_ERRORS if "classification" in STUDIED else [],
 
 
-def known_of(task, *more):
-    """What is known of the images of a task, by option, for any protocol."""
-    names = ["images", "annotations", *more, *(["masks"] if task == "segmentation" else [])]
-    return {name: of_task(task, INPUTS[name]) for name in names}
-
-
-def in_protocols(files, protocols):
-    """The same for some protocols; what is of no protocol stays one file."""
-    return {name: expand(path, protocol=protocols) if "{" in path else path for name, path in files.items()}
-
-
 for task in FAILING:
     TABLES[f"failures_{task}"] = Product(
         f"{task.capitalize()}: where models fail",

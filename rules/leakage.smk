@@ -60,10 +60,6 @@ rule measure_leakage:
         "python {input.script:q} {params.inputs} --output {output:q} > {log:q} 2>&1"
 
 
-def leakage_of(tasks):
-    return expand("<results>/audit/leakage/{protocol}_{task}.json", protocol=config["protocols"], task=tasks)
-
-
 ALSO_WANTED += leakage_of(STUDIED)
 if FROZEN:
     VIEWS += expand(FEATURES, task=STUDIED)
