@@ -45,7 +45,7 @@ from busflow.data.views import make_views
 from busflow.engine import classification, detection, precision, provenance, segmentation, timing
 from busflow.engine.checkpoints import load_weights
 from busflow.engine.datasets import accumulation_steps, evaluation_loader, training_loader
-from busflow.engine.training import Engine, Setup
+from busflow.engine.training import Engine, Setup, as_trained
 from busflow.files import write_json
 from busflow.labels import LABELS, LESIONS
 from busflow.models.detectors import MODELS, detector_config
@@ -79,6 +79,10 @@ VARIANTS = [
     ("detection/convnext_tiny", {"micro_batch": 8}),
     ("detection/convnext_small", {"micro_batch": 8}),
     ("detection/swin_base", {"micro_batch": 8}),
+    ("classification/convnext_base", {"compile": True}),
+    ("detection/convnext_small_rfla", {"compile": True}),
+    ("detection/swin_base_rfla", {"compile": True}),
+    ("segmentation/segformer_b4", {"compile": True}),
     ("classification/convnext_base", {"channels_last": True}),
     ("segmentation/convnext_tiny", {"channels_last": False}),
     ("detection/convnext_tiny", {"precision": "fp16"}),
@@ -186,9 +190,7 @@ def measure_model(config: dict, folder: Path, name: str, variant: dict | None = 
     row = {"side": side, "micro_batch": micro, "accumulation": parts, "parameters": parameters}
     if variant is None:
         row["same_step"] = attempt(functools.partial(same_step, task, setup, folder))
-    setup.model.to(DEVICE).train()
-    if settings["channels_last"]:
-        setup.model.to(memory_format=torch.channels_last)
+    as_trained(setup).to(DEVICE).train()
     row |= training_steps(task, inputs, setup, settings["precision"], config["compute"], cycles)
     if variant is None:
         row |= predictions(task, inputs, setup, micro)

@@ -17,7 +17,7 @@ CODE["detection"] = Code(
     engine=[
         *("engine/detection.py", "engine/boxes.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("detectors", "backbones", "published", "recursive_swin", "rfla")),
-        *(f"models/{name}.py" for name in ("ops", "nms", "roi_align", "roi_extractor")),
+        *(f"models/{name}.py" for name in ("detr_head", "ops", "nms", "roi_align", "roi_extractor", "targets")),
     ]
 )
 

@@ -216,9 +216,7 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
     accumulation = accumulation_steps(settings["batch_size"], settings["micro_batch"])
     computed_in = precision.resolve(settings["precision"])
     logger.info("computes in %s", computed_in)
-    model = setup.model
-    if settings["channels_last"]:
-        model = model.to(memory_format=torch.channels_last)
+    model = as_trained(setup)
     if is_distributed() and not torch.cuda.is_available():
         model = MMDistributedDataParallel(model)
     newest = runs.newest_state(folder)
@@ -259,7 +257,6 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             randomness={"seed": settings["seed"], "deterministic": not torch.cuda.is_available()},
             # HistoryHook keeps the history; mmengine's own goes into a folder named by the second.
             visualizer={"type": "Visualizer", "vis_backends": []},
-            cfg={"compile": settings["compile"]},
             experiment_name=folder.as_posix().replace("/", "_"),
         )
         try:
@@ -268,6 +265,21 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             progress.write(runner, "interrupted")
             raise
     return history
+
+
+def as_trained(setup: Setup) -> BaseModel:
+    """The model in the layout of memory that its settings name, compiled if they say so.
+
+    Compiled is what has the same shapes in every batch: a classifier, and the features of other networks. What
+    a detector makes its targets with would be compiled again and again.
+    """
+    model, settings = setup.model, setup.settings
+    if settings["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    if settings["compile"]:
+        name = "extract_feat" if hasattr(model.network, "extract_feat") else "forward"
+        setattr(model.network, name, torch.compile(getattr(model.network, name)))
+    return model
 
 
 def _compiles() -> bool:

@@ -15,7 +15,14 @@ from mmengine.structures import InstanceData
 
 from busflow.errors import BusflowError
 from busflow.labels import LESIONS
-from busflow.models import backbones, recursive_swin, rfla, roi_extractor  # noqa: F401  (registers its class)
+from busflow.models import (
+    backbones,
+    detr_head,  # noqa: F401  (registers its class)
+    recursive_swin,
+    rfla,
+    roi_extractor,  # noqa: F401  (the same)
+    targets,
+)
 from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
 from busflow.models.published import published_model
@@ -105,6 +112,7 @@ def detector_config(settings: dict, pretrained: bool = False) -> ConfigDict:
     """
     config = BUILDERS[settings["detector"]](settings, pretrained)
     config.data_preprocessor = None  # Detector has its own
+    targets.put_in(config)
     return config
 
 
@@ -239,7 +247,7 @@ def _backbone(settings: dict) -> tuple[ConfigDict, list[int]]:
 def _detr(settings: dict, pretrained: bool) -> ConfigDict:
     """DETR with ResNet-50 as published (Carion et al., ECCV 2020)."""
     config = published_model(mmdet, "detr/detr_r50_8xb2-150e_coco.py")
-    config.bbox_head.num_classes = len(LESIONS)
+    config.bbox_head.update(type="BatchedDETRHead", num_classes=len(LESIONS))
     config.backbone.init_cfg = None  # as published it would be fetched
     if not pretrained:
         # Frozen layers and statistics only make sense where there is something to keep.

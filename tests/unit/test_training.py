@@ -342,7 +342,7 @@ def test_a_compiled_training_learns_the_same_and_ends_with_the_same_bits_after_a
     assert traced == []
     compiled = {**SETTINGS, "epochs": 2, "compile": True}
     train_task(classification, inputs, compiled, tmp_path, "straight", interval=0)
-    assert "train_step" in traced and read_json(tmp_path / "straight/run.json")["settings"]["compile"]
+    assert "forward" in traced and read_json(tmp_path / "straight/run.json")["settings"]["compile"]
     again = functools.partial(train_task, classification, inputs, compiled, tmp_path, "cut", interval=0)
     power_cut(monkeypatch, 9, again)
     again()
