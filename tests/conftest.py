@@ -1,6 +1,7 @@
 """Shared by all tests."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ LONGEST = ("slurm", "integration")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest starts first, so that all processes end at about the same time."""
     items.sort(key=lambda item: [item.path.parent.name != folder for folder in LONGEST])
+
+
+@pytest.fixture
+def traced(monkeypatch) -> Iterator[list]:
+    """What torch compiles, though no further than it traces: its C++ compiler takes minutes."""
+    compile, asked = torch.compile, []
+
+    def trace(function):
+        asked.append(getattr(function, "__name__", ""))
+        return compile(function, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", trace)
+    with torch._dynamo.config.patch(suppress_errors=False):  # what a training changes is undone
+        yield asked
 
 
 @pytest.fixture(scope="session")

@@ -270,8 +270,8 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
 def as_trained(setup: Setup) -> BaseModel:
     """The model in the layout of memory that its settings name, compiled if they say so.
 
-    Compiled is what has the same shapes in every batch: a classifier, and the features of other networks. What
-    a detector makes its targets with would be compiled again and again.
+    Compiled is what has the same shapes in every batch: a classifier, and the features of other networks.
+    What a detector makes its targets with would be compiled again and again.
     """
     model, settings = setup.model, setup.settings
     if settings["channels_last"]:

@@ -244,6 +244,15 @@ def test_an_interrupted_training_ends_with_the_same_bits(inputs, tmp_path, monke
 
 
 @pytest.mark.usefixtures("small_heads")
+def test_a_detector_whose_features_are_compiled_learns_the_same(inputs, tmp_path, traced):
+    train(inputs, tmp_path, "plain", epochs=1)
+    train(inputs, tmp_path, "compiled", epochs=1, compile=True)
+    assert "extract_feat" in traced
+    plain, compiled = (pd.read_csv(tmp_path / name / "history.csv") for name in ("plain", "compiled"))
+    assert compiled["train_loss"].to_numpy() == pytest.approx(plain["train_loss"].to_numpy(), rel=1e-3)
+
+
+@pytest.mark.usefixtures("small_heads")
 def test_a_loss_that_is_no_number_stops_the_training(inputs, tmp_path):
     with pytest.raises(
         BusflowError,

@@ -18,12 +18,12 @@ LIMITS = {
     "classification/convnext_tiny": (1, 4),
     "segmentation/segformer_b0": (2, 4),
     "segmentation/convnext_tiny": (3, 4),
-    "detection/convnext_tiny": (195, 58),
-    "detection/swin_base": (195, 58),
-    "detection/detr_r50": (175, 100),
-    "detection/convnext_small_rfla": (190, 61),
-    "detection/swin_base_rfla": (190, 61),
-    "detection/swin_base_detectors_rfla": (190, 61),
+    "detection/convnext_tiny": (112, 32),
+    "detection/swin_base": (112, 32),
+    "detection/detr_r50": (34, 26),
+    "detection/convnext_small_rfla": (112, 31),
+    "detection/swin_base_rfla": (112, 31),
+    "detection/swin_base_detectors_rfla": (112, 31),
 }
 ENTRIES = [(task, model) for task, models in entries.KINDS.items() for model in models]
 

@@ -274,6 +274,14 @@ def small_upernet(monkeypatch) -> dict:
     return {"segmenter": "upernet", "backbone": "convnext_atto", "layer_decay": 0.9, "head_rate": 1.0}
 
 
+def test_a_segmenter_whose_features_are_compiled_learns_the_same(inputs, tmp_path, traced):
+    train(inputs, tmp_path, "plain", epochs=1)
+    train(inputs, tmp_path, "compiled", epochs=1, compile=True)
+    assert "extract_feat" in traced
+    plain, compiled = (pd.read_csv(tmp_path / name / "history.csv") for name in ("plain", "compiled"))
+    assert compiled["train_loss"].to_numpy() == pytest.approx(plain["train_loss"].to_numpy(), rel=1e-3)
+
+
 @pytest.mark.parametrize(("segmenter", "step"), [("segformer", 7), ("upernet", 4)])
 def test_an_interrupted_training_ends_with_the_same_bits(
     inputs, tmp_path, monkeypatch, small_upernet, segmenter, step

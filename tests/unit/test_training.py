@@ -321,20 +321,6 @@ def test_what_cannot_be_halved_is_one_line_that_says_what_helps(inputs, tmp_path
         classification.predict(inputs, tmp_path / "out/weights.pth", settings, tmp_path / "out")
 
 
-@pytest.fixture
-def traced(monkeypatch) -> list:
-    """What torch compiles, though no further than it traces: its C++ compiler takes minutes."""
-    compile, asked = torch.compile, []
-    monkeypatch.setattr(torch._dynamo.config, "suppress_errors", False)  # as it was after the test
-
-    def trace(function):
-        asked.append(getattr(function, "__name__", ""))
-        return compile(function, backend="eager")
-
-    monkeypatch.setattr(torch, "compile", trace)
-    return asked
-
-
 def test_a_compiled_training_learns_the_same_and_ends_with_the_same_bits_after_a_cut(
     inputs, tmp_path, monkeypatch, traced
 ):
