@@ -17,8 +17,9 @@ from busflow.planning.images import Images
 # operators and bytes, the study's networks have 1.0 to 1.3 and 0.9 to 1.7 on tensors without values.
 BACKWARD_FLOPS, BACKWARD_OPERATORS, BACKWARD_MOVED = 2, 1.1, 1.5
 # What no count holds since it depends on values: mmdet's assigners, samplers, coders and suppression.
-# Operators of a step and of an image, counted in steps of one to four images; waits of an image, on an H200.
-BY_VALUES = {"cascade_rcnn": (450, 600, 100), "detr": (800, 650, 44)}
+# Operators of a step and of each image, counted in steps of one to four images; waits of a step and of each
+# image, on an H200.
+BY_VALUES = {"cascade_rcnn": (320, 480, 85, 25), "detr": (850, 0, 32, 0)}
 WAITS = 14  # of a step without these, at most
 
 
@@ -95,9 +96,9 @@ def training_step(settings: dict, count: Count, card: Card, rates: Rates) -> tup
     flops, moved = (1 + BACKWARD_FLOPS) * count.flops, (1 + BACKWARD_MOVED) * count.moved
     on_gpu = flops / (rates.utilisation * card.half_tflops * 1e12)
     on_gpu += moved / (rates.bandwidth * card.gb_per_s * 1e9)
-    of_step, of_image, waits = BY_VALUES.get(settings.get("detector"), (0, 0, 0))
+    of_step, of_image, waits, of_each = BY_VALUES.get(settings.get("detector"), (0, 0, WAITS, 0))
     operators = (1 + BACKWARD_OPERATORS) * count.operators + of_step + of_image * count.images
-    waits = max(WAITS, waits * count.images)
+    waits += of_each * count.images
     return on_gpu, (operators * rates.operator_us + waits * rates.wait_us) * 1e-6
 
 
