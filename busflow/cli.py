@@ -44,6 +44,12 @@ def run(main: Callable[[], None]) -> None:
         raise
 
 
+def told_why(log: Path) -> bool:
+    """Whether the script of this log failed and said why; one that is killed for its memory does not."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return any(": error: " in line for line in lines[-1:])
+
+
 def settings(text: str) -> dict:
     """Argparse type for ``--settings``: a JSON object (a part of the study's config)."""
     value = json.loads(text)

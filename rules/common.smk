@@ -12,6 +12,7 @@ from snakemake.utils import validate
 CHECKOUT = Path(workflow.basedir).parent
 sys.path.insert(0, str(CHECKOUT))
 
+from busflow.cli import told_why
 from busflow.config import Text, check, check_files, check_networks, compared, resolve, training_settings
 from busflow.data.catalogue import own_sources
 from busflow.data.folders import folder_state
@@ -170,6 +171,19 @@ def unit_file(task, file, test=TESTS[0]):
 def inputs_of(task, verb, files=INPUTS):
     """What a task reads at a verb (train, predict, evaluate), by option."""
     return {name: of_task(task, files[name]) for name in getattr(TASKS[task], verb)}
+
+
+def memory_of_training(task):
+    """Megabytes of a node's memory: more at each attempt, since a job that is killed for it cannot say so.
+
+    One that ended in words, for want of a GPU's memory for instance, gets no more by asking for more.
+    """
+
+    def megabytes(wildcards, attempt):
+        unit = f"{wildcards.protocol}/{task}/{wildcards.model}/seed{wildcards.seed}"
+        return 16000 * (1 if told_why(Path(under_root(f"logs/{unit}/train.log"))) else attempt)
+
+    return megabytes
 
 
 def place_in_registry(task):

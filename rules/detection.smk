@@ -17,7 +17,10 @@ CODE["detection"] = Code(
     engine=[
         *("engine/detection.py", "engine/boxes.py", "data/views.py"),
         *(f"models/{name}.py" for name in ("detectors", "backbones", "published", "recursive_swin", "rfla")),
-        *(f"models/{name}.py" for name in ("detr_head", "ops", "nms", "roi_align", "roi_extractor", "targets")),
+        *(
+            f"models/{name}.py"
+            for name in ("detr_head", "ops", "nms", "roi_align", "roi_extractor", "targets")
+        ),
     ]
 )
 

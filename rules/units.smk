@@ -39,6 +39,7 @@ for task in STUDIED:
             gpu=config["compute"]["gpus"],
             workers=config["compute"]["workers"],
             checkpoint_interval=config["compute"]["checkpoint_interval"],
+            mem_mb=memory_of_training(task),
         params:
             task=task,
             inputs=as_options(TASKS[task].train),

@@ -55,7 +55,7 @@ def lease(gpus: int) -> Iterator[None]:
             if gpus:
                 require_cuda(gpus)
             node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-            logger.info("on %s, GPUs %s", node, os.environ.get(VISIBLE) or "none")
+            logger.info("on %s, GPUs %s", node, os.environ.get(VISIBLE, "all") or "none")
             yield
         finally:
             os.environ.pop(VISIBLE, None)

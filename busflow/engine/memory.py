@@ -3,9 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-import torch
-
-from busflow.errors import BusflowError
+from busflow.errors import BusflowError, is_out_of_memory
 
 
 @contextlib.contextmanager
@@ -17,10 +15,12 @@ def out_of_memory_is(what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise BusflowError(f"{what}: {first_words(error)}; {remedy}") from error
 
 
-def first_words(error: torch.OutOfMemoryError) -> str:
+def first_words(error: RuntimeError) -> str:
     """What was wanted; the rest of torch's page is about its allocator."""
-    return ": ".join(str(error).split(". ")[:2])
+    return ": ".join(str(error).splitlines()[0].split(". ")[:2])

@@ -28,7 +28,7 @@ from busflow.engine.meta import describe
 from busflow.engine.progress import ProgressHook
 from busflow.engine.provenance import describe_inputs, identity, run_record
 from busflow.engine.signals import stop_requests
-from busflow.errors import InterruptedRunError
+from busflow.errors import InterruptedRunError, is_out_of_memory
 from busflow.tasks import TASKS
 
 logger = logging.getLogger(__name__)
@@ -175,7 +175,9 @@ def _fitted(
         loaders = _loaders(samples, validation, setup.settings, compute["workers"])
         try:
             return setup, _run(setup, loaders, folder, compute["checkpoint_interval"])
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             micro = loaders[0].batch_sampler.batch_size
             side = settings["image_size"]
             step = f"{model}, a step of {micro} images of {side} x {side} px"

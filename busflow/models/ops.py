@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from busflow.errors import BusflowError
+from busflow.errors import BusflowError, is_out_of_memory
 from busflow.models.nms import nms
 from busflow.models.roi_align import roi_align, roi_align_backward
 
@@ -168,9 +168,9 @@ def torchvision_runs_on(device: str) -> bool:
     box = torch.zeros(1, 4, device=device)
     try:
         torchvision.ops.nms(box, box[:, 0], 0.5)
-    except torch.OutOfMemoryError:  # which says nothing of the operators
-        raise
     except RuntimeError as error:
+        if is_out_of_memory(error):  # which says nothing of the operators
+            raise
         if device == "cuda":
             raise BusflowError(
                 f"torchvision {torchvision.__version__} has no operators for GPUs beside torch "

@@ -379,9 +379,9 @@ def test_cascade_rcnn_learns_and_predicts():
         assert set(result.pred_instances.labels.tolist()) <= {0, 1}
 
 
-def on_a_gpu(monkeypatch, error: type[RuntimeError]) -> None:
+def on_a_gpu(monkeypatch, error: RuntimeError) -> None:
     def nms(*arguments):
-        raise error("operator torchvision::nms does not exist for CUDA")
+        raise error
 
     monkeypatch.setattr(torch, "zeros", lambda *size, device, zeros=torch.zeros: zeros(*size))
     monkeypatch.setattr("torchvision.ops.nms", nms)
@@ -389,16 +389,23 @@ def on_a_gpu(monkeypatch, error: type[RuntimeError]) -> None:
 
 
 def test_a_gpu_without_compiled_operators_is_an_error_that_names_both_builds(monkeypatch):
-    on_a_gpu(monkeypatch, RuntimeError)
+    on_a_gpu(monkeypatch, RuntimeError("operator torchvision::nms does not exist for CUDA"))
     with pytest.raises(BusflowError, match=r"no operators for GPUs beside torch .*install the two from one"):
         ops.torchvision_runs_on("cuda")
     assert not ops.torchvision_runs_on("cpu")
     ops.torchvision_runs_on.cache_clear()
 
 
-def test_a_full_gpu_says_nothing_of_its_operators(monkeypatch):
-    on_a_gpu(monkeypatch, torch.OutOfMemoryError)
-    with pytest.raises(torch.OutOfMemoryError):
+@pytest.mark.parametrize(
+    "said",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'"),
+    ],
+)
+def test_a_full_gpu_says_nothing_of_its_operators(monkeypatch, said):
+    on_a_gpu(monkeypatch, said)
+    with pytest.raises(type(said), match="out of memory"):
         ops.torchvision_runs_on("cuda")
     monkeypatch.setattr("torchvision.ops.nms", lambda *arguments: None)
     assert ops.torchvision_runs_on("cuda")
