@@ -208,8 +208,10 @@ def _parse_progress(path: Path) -> tuple[datetime, Run]:
 
 def _parse_history(path: Path, task: str) -> dict:
     with path.open(encoding="utf-8", newline="") as file:
-        scores = [float(row[f"val_{TASKS[task].select_by}"]) for row in csv.DictReader(file)]
-    return {"epoch": len(scores), "epochs": len(scores), "best": max(scores)}
+        rows = list(csv.DictReader(file))
+    last = int(rows[-1]["epoch"])
+    best = max(float(row[f"val_{TASKS[task].select_by}"]) for row in rows)
+    return {"epoch": last, "epochs": last, "best": best}
 
 
 def _parse_record(path: Path) -> dict:

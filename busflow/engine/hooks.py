@@ -63,7 +63,9 @@ class LoggedInfoHook(RuntimeInfoHook):
 
 
 class HistoryHook(Hook):
-    """Keep a row of each epoch's figures, and the best weights; stop at a loss that is no number.
+    """Keep a row of figures at each validation, and the best weights; stop at a loss that is no number.
+
+    A row's training loss is the mean since the row before.
 
     Both travel with the state of the run. (mmengine's CheckpointHook saves an epoch before it is validated,
     so that a run killed in between resumes without that epoch's score; and it writes in place.)
@@ -73,7 +75,7 @@ class HistoryHook(Hook):
             as it is zero, though, the latest weights are the best: a detector takes a while to find anything.
 
     Attributes:
-        rows: one per epoch so far.
+        rows: one per validated epoch so far.
         score, weights: of the best epoch.
     """
 

@@ -55,7 +55,8 @@ class Setup(NamedTuple):
         task: its name in ``busflow.tasks``.
         classes: in the order of the network's outputs.
         settings: of the run, with all that was derived: keys seed, epochs, batch_size, micro_batch,
-            warmup_epochs, precision, compile, channels_last; milestones, poly_power and clip_grad if wanted.
+            warmup_epochs, precision, compile, channels_last; validation_interval (1), milestones, poly_power
+            and clip_grad if wanted.
         calibrate: what to learn from the validation images once the best weights are known: takes the model,
             which has them, and batches of all these images; its plain values go into weights.pth and run.json
             as ``calibration``. None: nothing.
@@ -231,7 +232,11 @@ def _run(setup: Setup, loaders: tuple[DataLoader, DataLoader], folder: Path, int
             model=model,
             work_dir=scratch,
             train_dataloader=training,
-            train_cfg={"by_epoch": True, "max_epochs": settings["epochs"]},
+            train_cfg={
+                "by_epoch": True,
+                "max_epochs": settings["epochs"],
+                "val_interval": settings.get("validation_interval", 1),
+            },
             val_dataloader=evaluation,
             val_cfg={"fp16": computed_in != "fp32"},  # mmengine's word for either half precision
             val_evaluator=Evaluator(setup.validation),

@@ -84,7 +84,8 @@ def price(
         seconds = steps * max(on_gpu, on_host)
         # Detectors are validated in single precision, and everything predicts in it.
         tflops = card.single_tflops if "detector" in settings else card.half_tflops
-        seconds += epochs * evaluation(images.val, count.images, count, card, rates, tflops)
+        validations = -(-epochs // settings.get("validation_interval", 1))
+        seconds += validations * evaluation(images.val, count.images, count, card, rates, tflops)
         seconds += evaluation(images.test, batch, count, card, rates, card.single_tflops)
         hours[name], waits_for_host[name] = seconds / 3600, on_host > on_gpu
     state = 2 * count.weights + memory.STATES[optimizer] * memory.SINGLE * count.trained

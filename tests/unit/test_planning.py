@@ -142,7 +142,13 @@ def test_a_step_on_the_gpu_is_its_arithmetic_and_its_traffic():
 def test_a_detector_makes_the_host_work_for_each_image():
     settings = {"detector": "cascade_rcnn"}
     few, many = (training_step(settings, FIRST._replace(images=n), CARD, RATES)[1] for n in (2, 4))
-    assert many - few == pytest.approx(2 * (600 * 10e-6 + 100 * 100e-6))
+    assert many - few == pytest.approx(2 * (480 * 10e-6 + 25 * 100e-6))
+
+
+def test_detr_makes_the_host_work_as_much_for_many_images_as_for_few():
+    settings = {"detector": "detr"}
+    few, many = (training_step(settings, FIRST._replace(images=n), CARD, RATES)[1] for n in (2, 16))
+    assert many == few > training_step({}, FIRST, CARD, RATES)[1]
 
 
 def test_the_price_is_that_of_all_steps_validations_and_predictions():
@@ -158,6 +164,8 @@ def test_the_price_is_that_of_all_steps_validations_and_predictions():
     assert found.hours["t"] == pytest.approx(seconds / 3600) and not found.waits_for_host["t"]
     assert validation == pytest.approx(10 * (1e12 / 50e12 + 1e9 / 500e9))
     assert prediction == pytest.approx(2 * 2.5 * (1e12 / 5e12 + 1e9 / 500e9))
+    seldom = price(settings | {"validation_interval": 2}, FIRST, IMAGES, 25, {"t": CARD}, RATES)
+    assert found.hours["t"] - seldom.hours["t"] == pytest.approx(validation / 3600)  # 2 in 3 epochs
     detector = price(settings | {"detector": "none"}, FIRST, IMAGES, 25, {"t": CARD}, RATES)
     more = 3 * (evaluation(100, 10, FIRST, CARD, RATES, 10) - validation)  # in single precision
     assert detector.hours["t"] - found.hours["t"] == pytest.approx(more / 3600)

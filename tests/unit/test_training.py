@@ -224,6 +224,22 @@ def test_a_step_that_overflows_in_half_precision_leaves_no_trace(kind, monkeypat
     assert all(value.isfinite().all() for value in moments)
 
 
+@pytest.mark.parametrize("step", [10, 17])
+def test_with_an_interval_the_last_epoch_is_validated_too_and_a_cut_changes_nothing(
+    inputs, tmp_path, monkeypatch, step
+):
+    settings = {**SETTINGS, "validation_interval": 2}
+    train_task(classification, inputs, settings, tmp_path, "whole", interval=0)
+    history = pd.read_csv(tmp_path / "whole/history.csv")
+    assert history["epoch"].tolist() == [2, 3] and history["step"].tolist() == [16, 24]
+    best = history["epoch"][history["val_macro_f1"].idxmax()]
+    assert load_weights(tmp_path / "whole/weights.pth")["meta"]["epoch"] == best
+    cut = functools.partial(train_task, classification, inputs, settings, tmp_path, "cut", interval=0)
+    power_cut(monkeypatch, step, cut)
+    cut()
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_every_epoch_is_shuffled_and_augmented_anew(inputs, tmp_path, monkeypatch):
     shuffled, augmented = [], []
     monkeypatch.setattr(datasets.EpochSampler, "set_epoch", lambda self, epoch: shuffled.append(epoch))
