@@ -5,7 +5,6 @@ from pathlib import Path
 
 import mmdet
 import torch
-from mmdet.engine.optimizers.layer_decay_optimizer_constructor import get_layer_id_for_convnext
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
@@ -183,6 +182,9 @@ def prior_sides(settings: dict, pretrained: Path | None = None) -> list[float]:
 
 def layer_place(name: str, layers: int) -> int:
     """Place of a parameter (see ``backbones.learning_rate_scale``) in mmdet's recipe for ConvNeXts."""
+    # Imported here: mmdet's datasets come with it and take a second, which predictions need not wait for.
+    from mmdet.engine.optimizers.layer_decay_optimizer_constructor import get_layer_id_for_convnext
+
     return get_layer_id_for_convnext(name, layers)
 
 

@@ -8,7 +8,6 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import DefaultScope
-from mmseg.engine.optimizers.layer_decay_optimizer_constructor import get_stage_id_for_convnext
 from mmseg.models import DiceLoss
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
@@ -180,6 +179,9 @@ def stage_place(name: str, layers: int) -> int:
 
     The stages have the places 1 to 4 however many layers there are, what lies between them that of the stem.
     """
+    # Imported here: mmseg's datasets come with it, which predictions need not wait for.
+    from mmseg.engine.optimizers.layer_decay_optimizer_constructor import get_stage_id_for_convnext
+
     return get_stage_id_for_convnext(name, layers + 2)
 
 
