@@ -29,7 +29,7 @@ STARTS = {
     "make_views": "import busflow.data.views",
     "make_masks": "import busflow.data.masks",
     "pack": "import busflow.data.packing",
-    "measure_leakage": "import busflow.data.leakage",
+    "measure_leakage": "import busflow.metrics.leakage",
     **{f"make_table of {room}": f"import busflow.tables.{room}" for room in ("data", *TASKS)},
     **{
         f"plot of {room}": f"import busflow.figures.{room}"

@@ -38,6 +38,8 @@ except SystemExit:
         ("figures.segmentation", "seaborn"),
         ("figures.timing", "seaborn"),
         ("figures.training", "seaborn"),
+        ("models.detectors", "mmdet.datasets"),
+        ("models.segmenters", "mmseg.datasets"),
         ("metrics.calibration", "scipy"),  # which trainings begin with
         ("tables.classification", "sklearn"),
         ("tables.data", "scipy"),
