@@ -26,10 +26,10 @@ class BatchedDETRHead(DETRHead):
 
     def __init__(self, num_classes: int, loss_cls: dict, **others):
         # mmdet does so for no class but its own.
-        background = loss_cls.pop("bg_cls_weight")
-        weights = torch.full((num_classes + 1,), loss_cls["class_weight"])
-        weights[-1] = background
-        super().__init__(num_classes, loss_cls=loss_cls | {"class_weight": weights}, **others)
+        options = dict(loss_cls)
+        weights = torch.full((num_classes + 1,), options["class_weight"])
+        weights[-1] = background = options.pop("bg_cls_weight")
+        super().__init__(num_classes, loss_cls=options | {"class_weight": weights}, **others)
         self.bg_cls_weight = background
 
     def loss_by_feat(

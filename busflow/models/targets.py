@@ -4,7 +4,6 @@ mmdet makes priors and constants anew for every image of every batch, and asks t
 needs to know. A class here takes the place of the one that it is derived from.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -79,9 +78,7 @@ class KeptCoder(DeltaXYWHBBoxCoder):
         """Shifts of the centres, in sides, and logarithms of growth, [N, 4], from boxes [N, 4] to others."""
         (centre, sides), (wanted, wanted_sides) = map(_parts, (bboxes.float(), gt_bboxes.float()))
         deltas = torch.cat([(wanted - centre) / sides, (wanted_sides / sides).log()], -1)
-        means, stds = (
-            _constant(tuple(each), deltas.dtype, deltas.device) for each in (self.means, self.stds)
-        )
+        means, stds = self._constants(deltas)
         return deltas.sub_(means).div_(stds)
 
     def decode(
@@ -98,9 +95,7 @@ class KeptCoder(DeltaXYWHBBoxCoder):
             wh_ratio_clip: of the growth of a side, at least; its inverse at most.
         """
         deltas = pred_bboxes.unflatten(-1, (-1, 4))
-        means, stds = (
-            _constant(tuple(each), deltas.dtype, deltas.device) for each in (self.means, self.stds)
-        )
+        means, stds = self._constants(deltas)
         shift, growth = (deltas * stds + means).split(2, -1)
         centre, sides = _parts(bboxes[:, None])
         most = abs(np.log(wh_ratio_clip))
@@ -112,20 +107,19 @@ class KeptCoder(DeltaXYWHBBoxCoder):
             boxes[..., 1::2].clamp_(0, max_shape[0])
         return boxes.flatten(-2)
 
-    def _constants(self, deltas: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(_constant(tuple(each), deltas.dtype, deltas.device) for each in (self.means, self.stds))
+    def _constants(self, deltas: torch.Tensor) -> list[torch.Tensor]:
+        options = {"dtype": deltas.dtype, "device": deltas.device}
+        kept = vars(self).setdefault("kept", {})
+        if (key := tuple(options.values())) not in kept:
+            with torch.inference_mode(False):  # as above
+                kept[key] = [torch.tensor(each, **options) for each in (self.means, self.stds)]
+        return kept[key]
 
 
 def _parts(boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Centres and sides [..., 2] of boxes [..., 4]."""
     start, end = boxes.split(2, -1)
     return (start + end) * 0.5, end - start
-
-
-@functools.lru_cache(64)
-def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @TASK_UTILS.register_module()
