@@ -110,16 +110,18 @@ def straddling(
     figure, axes = plt.subplots(len(rows), columns, figsize=(3.0 * columns, 1.95 * len(rows)), squeeze=False)
     for panels, (protocol, source, pairs) in zip(axes, rows, strict=True):
         labels = settings["protocols"][protocol]["label"], settings["sources"][source]["label"]
-        panels[0].annotate(
+        heading = panels[0].annotate(
             " · ".join(labels), (0, 1), (0, 18), xycoords="axes fraction", textcoords="offset points"
         )
+        heading.set_in_layout(False)  # or the first column would be as wide as the longest
         for panel in panels:
             panel.axis("off")
         for panel, pair in zip(panels, pairs, strict=False):
             ids = [pair["test"], pair["train"]]
             panel.imshow(np.hstack([packed.images[row] for row in packed.rows(pixels[ids])]), "gray")
             group = "same group" if pair["same_group"] else "other group"
-            panel.set_title(f"r = {pair['correlation']:.3f}, {group}", fontsize=8.5, loc="left")
+            # Below the room for the heading.
+            panel.set_title(f"\nr = {pair['correlation']:.3f}, {group}", fontsize=8.5, loc="left")
             panel.text(
                 0, -0.04, "\n".join(ids), transform=panel.transAxes, va="top", fontsize=5.5, color=MUTED
             )
