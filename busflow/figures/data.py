@@ -121,7 +121,7 @@ def straddling(
             panel.imshow(np.hstack([packed.images[row] for row in packed.rows(pixels[ids])]), "gray")
             group = "same group" if pair["same_group"] else "other group"
             # Below the room for the heading.
-            panel.set_title(f"\nr = {pair['correlation']:.3f}, {group}", fontsize=8.5, loc="left")
+            panel.set_title(f"\n\nr = {pair['correlation']:.3f}, {group}", fontsize=8.5, loc="left")
             panel.text(
                 0, -0.04, "\n".join(ids), transform=panel.transAxes, va="top", fontsize=5.5, color=MUTED
             )
