@@ -49,7 +49,8 @@ def reliability(predictions_paths: list[Path], metrics_paths: list[Path], settin
             panel.plot(confidence, share, color=colour, lw=1.4, marker="o", ms=4, label=f"{when} temperature")
         panel.set_title(each.label, fontsize=10)
         ece = " → ".join(f"{value:.3f}" for value in each.ece.values())
-        panel.text(0.97, 0.04, f"ECE {ece}", transform=panel.transAxes, fontsize=8, ha="right")
+        box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1}  # curves may pass there
+        panel.text(0.97, 0.04, f"ECE {ece}", transform=panel.transAxes, fontsize=8, ha="right", bbox=box)
         panel.set(xlim=(0, 1), ylim=(-0.02, 1.02), aspect="equal")
     for panel in axes.flat[len(found) :]:
         panel.axis("off")
