@@ -1,8 +1,8 @@
 """How often a training batch makes the CPU wait for the GPU, and copies to it: no GPU needed.
 
 One model of each kind of config/paper.yaml, narrow, on the pretended GPU of the tests, batches of two images.
-The most of any batch after the first; of the last, which ends a step of the optimiser, the functions that
-cause them. A wait is a result that the CPU asks for, or a copy that blocks.
+The most of any batch but the first of a process; of the last, which ends a step of the optimiser, the
+functions that cause them. A wait is a result that the CPU asks for, or a copy that blocks.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
     for name in args.models or kinds:
         # Without mmengine's log.
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            steps = entries.run(*kinds[name], Path(folder)).steps[1:]
+            steps = entries.run(*kinds[name], Path(folder)).settled
         most = (max(getattr(step, kind).total() for step in steps) for kind in ("waits", "copies"))
         print(f"{name:44}" + "".join(f"{count:8}" for count in most), flush=True)
         if args.functions:

@@ -36,7 +36,7 @@ KINDS = {
 CONFIG = read_study(Path("config/paper.yaml"))
 SIDE = 64  # px
 SMALL = {
-    **{"image_size": SIDE, "epochs": 2, "milestones": [], "warmup_epochs": 0.5},
+    **{"image_size": SIDE, "epochs": 2, "validation_interval": 1, "milestones": [], "warmup_epochs": 0.5},
     **{"batch_size": 4, "reference_batch": 4, "micro_batch": 2, "clip_grad": 1.0},
 }
 SMALL_DETECTOR = {"roi_samples": 16, "train_proposals": 50, "test_proposals": 50}
@@ -57,11 +57,13 @@ class Run(NamedTuple):
     Attributes:
         output: folder of what it published and predicted.
         steps: of each training batch, in order, those that were repeated too.
+        settled: of them those that are not the first of their process, which makes what it keeps.
         resumed: number of the training batch that it went on with.
     """
 
     output: Path
     steps: list[Ledger]
+    settled: list[Ledger]
     resumed: int
 
 
@@ -137,7 +139,8 @@ def run(task: str, model: str, folder: Path) -> Run:
         inputs["test"] = inputs["images"].with_name("test.json")
         timing = {"batch": 2, "warmup": 1, "iterations": 2}
         engine.predict(inputs, output / "weights.pth", timing, output)
-    return Run(output, steps, resumed=2 * STEPS - (len(steps) - before))
+    settled = [*steps[1:before], *steps[before + 1 :]]
+    return Run(output, steps, settled, resumed=2 * STEPS - (len(steps) - before))
 
 
 def train(engine: training.Engine, inputs: dict, entry: dict, folder: Path, output: Path) -> None:

@@ -217,7 +217,7 @@ def test_straddling_pairs_stand_side_by_side_with_their_correlation(tmp_path, se
     files = [tmp_path / name for name in ("images.csv", "images.npy", "index.csv")]
     figure = figures_data.straddling(paths, *files, settings)
     shown = [panel for panel in figure.axes if panel.images]
-    assert [panel.get_title(loc="left") for panel in shown] == [
+    assert [panel.get_title(loc="left").strip() for panel in shown] == [
         "r = 0.988, same group",
         "r = 0.500, other group",
         "r = 0.500, other group",
