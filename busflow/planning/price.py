@@ -19,7 +19,7 @@ BACKWARD_FLOPS, BACKWARD_OPERATORS, BACKWARD_MOVED = 2, 1.1, 1.5
 # What no count holds since it depends on values: mmdet's assigners, samplers, coders and suppression.
 # Operators of a step and of each image, counted in steps of one to four images; waits of a step and of each
 # image, on an H200.
-BY_VALUES = {"cascade_rcnn": (320, 480, 85, 25), "detr": (850, 0, 32, 0)}
+BY_VALUES = {"cascade_rcnn": (320, 480, 85, 25), "detr": (530, 0, 32, 0)}
 WAITS = 14  # of a step without these, at most
 
 

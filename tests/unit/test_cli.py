@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -34,4 +33,4 @@ def test_a_script_that_ends_with_an_error_of_its_own_has_told_why(tmp_path, end,
 
 
 def test_of_what_left_no_log_nothing_is_told(tmp_path):
-    assert not told_why(Path(tmp_path / "none.log"))
+    assert not told_why(tmp_path / "none.log")
