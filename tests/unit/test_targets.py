@@ -4,12 +4,19 @@ import pytest
 import torch
 from mmdet.models import task_modules as theirs
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
 from busflow.models import targets
 
 SIZES = [(20, 24), (10, 12), (5, 6)]
 ANCHORS = {"strides": [4, 8, 16], "ratios": [0.5, 1.0, 2.0], "scales": [8]}
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope("mmdet"):  # another may be left over from a Runner
+        yield
 
 
 def boxes(number: int, side: float = 90.0) -> torch.Tensor:
