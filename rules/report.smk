@@ -154,9 +154,9 @@ rule draw_workflow:
     conda:
         "../envs/busflow.yaml"
     shell:
-        # It reads nothing of what the Snakemake that runs it keeps of its jobs, which comes and goes meanwhile.
+        # With all jobs forced, in a subprocess, Snakemake looks at no file that others make or remove meanwhile.
         "snakemake --configfile {input.config:q} --replace-workflow-config --nolock "
-        "--ignore-incomplete --rerun-triggers mtime --rulegraph dot tables figures 2> {log:q} "
+        "--forceall --mode subprocess --rulegraph dot tables figures 2> {log:q} "
         "| python {input.script:q} --svg {output.svg:q} --png {output.png:q} >> {log:q} 2>&1"
 
 
