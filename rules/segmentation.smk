@@ -15,7 +15,7 @@ VIEWS += expand(INPUTS["masks"], protocol=config["protocols"])
 CODE["segmentation"] = Code(
     engine=[
         *("engine/segmentation.py", "engine/masks.py", "data/masks.py", "data/views.py"),
-        *(f"models/{name}.py" for name in ("segmenters", "backbones", "published")),
+        *(f"models/{name}.py" for name in ("segmenters", "segformer_head", "backbones", "published")),
     ],
     metrics=[f"data/{name}.py" for name in ("masks", "images", "grey", "dicom", "views")],
 )

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from busflow.data.masks import CLASSES
 from busflow.errors import BusflowError
+from busflow.models import segformer_head  # noqa: F401  (registers its class)
 from busflow.models.backbones import feature_channels, start_from
 from busflow.models.classifier import is_network
 from busflow.models.inputs import IMAGENET_MEAN, IMAGENET_STD, to_float, to_network
@@ -200,13 +201,14 @@ def _upernet(settings: dict) -> ConfigDict:
 def _segformer(settings: dict) -> ConfigDict:
     """SegFormer as published (Xie et al., NeurIPS 2021), or its smallest head over a timm backbone."""
     name = settings["backbone"]
-    if name not in MIX_TRANSFORMERS:
-        config = published_model(mmseg, SEGFORMER.format(MIX_TRANSFORMERS[0]))
+    is_own = name in MIX_TRANSFORMERS
+    config = published_model(mmseg, SEGFORMER.format(name if is_own else MIX_TRANSFORMERS[0]))
+    config.decode_head.type = "EarlyFusionHead"
+    if is_own:
+        config.backbone.drop_path_rate = settings["drop_path"]
+        config.backbone.init_cfg = None  # as published it would be fetched
+    else:
         config.backbone, config.decode_head.in_channels = _timm_backbone(settings)
-        return config
-    config = published_model(mmseg, SEGFORMER.format(name))
-    config.backbone.drop_path_rate = settings["drop_path"]
-    config.backbone.init_cfg = None  # as published it would be fetched
     return config
 
 

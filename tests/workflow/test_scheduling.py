@@ -37,6 +37,6 @@ def test_the_rule_graph_is_drawn_while_files_of_the_study_come_and_go(tmp_path):
     (checkout / "config.yaml").write_text(yaml.safe_dump(small_config()))
     (checkout / "results/tables").mkdir(parents=True)
     (checkout / "results/tables/table1.csv").touch()
-    # Python runs it first in every process; the Snakemake that starts the rule has no question about the table.
+    # Python runs it first in every process. The Snakemake that starts the rule does not ask about the table.
     (checkout / "sitecustomize.py").write_text(REMOVED_MEANWHILE)
     run(checkout, "snakemake", "--cores", "1", "results/figures/fig1_workflow.svg")
