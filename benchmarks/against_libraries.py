@@ -1,6 +1,6 @@
 """Training here against the pipelines that one would run instead: timm's, mmdet's and mmseg's own.
 
-Each pair trains one network of the paper's study, from random weights, at its size and with the same images a
+Each pair trains a network of the paper's study, from random weights, at its size and with the same images a
 step, in one thread and one process: here from packed arrays, with augmentation on the device; there from
 PNG files of BUSI's size by the library's dataset, transforms, collation and preprocessing. Steps alternate,
 so that a busy machine slows both. Then the inputs alone, up to what the network takes, and what the CPU does
@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 from gpu import ENGINES, ROOT, prepared, write_inputs
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -31,6 +32,7 @@ from busflow.config import read_study, training_settings
 from busflow.engine.datasets import training_loader
 from busflow.engine.training import Setup
 from busflow.labels import LABELS, LESIONS
+from busflow.models.segmenters import segmenter_config
 
 PAIRS = {
     "classification": ("convnext_atto", 32),
@@ -119,7 +121,7 @@ def timms(folder: Path, setup: Setup, images: int) -> Pipeline:
     return Pipeline(endless(loader), lambda data: data, step)
 
 
-def openmmlabs(dataset: dict, preprocessor: dict, setup: Setup, images: int) -> Pipeline:
+def openmmlabs(dataset: dict, preprocessor: dict, network: BaseModel, images: int) -> Pipeline:
     """mmengine's loader and step, with the dataset and the preprocessing of mmdet or mmseg."""
     loader = Runner.build_dataloader(
         {
@@ -129,7 +131,6 @@ def openmmlabs(dataset: dict, preprocessor: dict, setup: Setup, images: int) -> 
             "dataset": dataset,
         }
     )
-    network = setup.model.network
     network.data_preprocessor = MODELS.build(preprocessor | {"mean": MEAN, "std": STD, "bgr_to_rgb": True})
     wrapper = OptimWrapper(torch.optim.AdamW(network.parameters(), lr=1e-4))
     return Pipeline(
@@ -158,11 +159,12 @@ def mmdets(folder: Path, setup: Setup, images: int) -> Pipeline:
         ],
     }
     pad = {"type": "mmdet.BatchFixedSizePad", "size": (side, side)}
-    return openmmlabs(dataset, {"type": "mmdet.DetDataPreprocessor", "batch_augments": [pad]}, setup, images)
+    preprocessor = {"type": "mmdet.DetDataPreprocessor", "batch_augments": [pad]}
+    return openmmlabs(dataset, preprocessor, setup.model.network, images)
 
 
 def mmsegs(folder: Path, setup: Setup, images: int) -> Pipeline:
-    """The transforms of its SegFormers."""
+    """The transforms of its SegFormers, and their head as it is there."""
     import mmseg.datasets  # noqa: F401
 
     side = setup.settings["image_size"]
@@ -186,7 +188,13 @@ def mmsegs(folder: Path, setup: Setup, images: int) -> Pipeline:
             {"type": "mmseg.PackSegInputs"},
         ],
     }
-    return openmmlabs(dataset, {"type": "mmseg.SegDataPreProcessor", "size": (side, side)}, setup, images)
+    config = segmenter_config(setup.settings)
+    config.decode_head.type = "SegformerHead"
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        network = MODELS.build(config)
+    network.init_weights()
+    preprocessor = {"type": "mmseg.SegDataPreProcessor", "size": (side, side)}
+    return openmmlabs(dataset, preprocessor, network.train(), images)
 
 
 THEIRS = {
