@@ -1,10 +1,9 @@
 """Extract the features of a task's images by a pretrained network that learns nothing."""
 
 import argparse
-import os
 from pathlib import Path
 
-from busflow.cli import run
+from busflow.cli import expect_torch, run
 
 
 def main() -> None:
@@ -16,8 +15,7 @@ def main() -> None:
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
     args = parser.parse_args()
-    # Read by torch while it loads, which otherwise compiles classes for TorchScript that nothing here uses.
-    os.environ["PYTORCH_JIT"] = "0"
+    expect_torch()
     import torch
 
     from busflow.engine.gpu_lease import lease

@@ -22,9 +22,10 @@ def classifier_facts(models: dict[str, dict]) -> dict[str, dict]:
     """
     facts = {}
     for name, entry in models.items():
-        imagenet = build_network(entry["timm"], num_classes=IMAGENET_CLASSES).eval()
-        with torch.device("meta"):  # only its shapes count
+        with torch.device("meta"):  # only shapes count: drawing the weights would take as long as counting
+            imagenet = build_network(entry["timm"], num_classes=IMAGENET_CLASSES).eval()
             own = build_network(entry["timm"])
+        imagenet.to_empty(device="cpu")  # mmengine traces no network that has no memory
         with torch.inference_mode():
             macs = get_model_complexity_info(imagenet, MAC_INPUT, show_table=False, show_arch=False)["flops"]
         facts[name] = {

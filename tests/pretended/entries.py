@@ -15,7 +15,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
 
-from benchmarks.gpu import ENGINES, settings_of, write_inputs
+from benchmarks.on_gpu.inputs import ENGINES, settings_of, write_inputs
 from busflow.config import read_study
 from busflow.engine import training
 from busflow.engine.hooks import RandomnessHook
