@@ -44,16 +44,6 @@ def run(main: Callable[[], None]) -> None:
         raise
 
 
-def expect_torch() -> None:
-    """Tell torch, which reads it while it loads, how a process that trains or predicts wants it.
-
-    To compile no classes for TorchScript, which nothing here uses; and to keep large tensors in pages of
-    2 MiB, because a step on a CPU frees and takes them again, at the price of a page fault for every 4 KiB.
-    """
-    os.environ["PYTORCH_JIT"] = "0"
-    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
-
-
 def told_why(log: Path) -> bool:
     """Whether the script of this log failed and said why; one that is killed for its memory does not."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []

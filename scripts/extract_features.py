@@ -1,9 +1,10 @@
 """Extract the features of a task's images by a pretrained network that learns nothing."""
 
 import argparse
+import os
 from pathlib import Path
 
-from busflow.cli import expect_torch, run
+from busflow.cli import run
 
 
 def main() -> None:
@@ -15,7 +16,8 @@ def main() -> None:
     parser.add_argument("--threads", required=True, type=int)
     parser.add_argument("--gpus", required=True, type=int, help="GPUs of its own; 0: the CPU")
     args = parser.parse_args()
-    expect_torch()
+    # Read by torch while it loads, which otherwise compiles classes for TorchScript that nothing here uses.
+    os.environ["PYTORCH_JIT"] = "0"
     import torch
 
     from busflow.engine.gpu_lease import lease

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from busflow.cli import add_task, expect_torch, inputs_of, run, settings
+from busflow.cli import add_task, inputs_of, run, settings
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     inputs = inputs_of(args, "train", parser)
     if args.pretrained:
         inputs["pretrained"] = args.pretrained
-    expect_torch()
+    # Read by torch while it loads, which otherwise compiles classes for TorchScript that nothing here uses.
+    os.environ["PYTORCH_JIT"] = "0"
     # Imported here: torch takes seconds, which no mistake in the arguments need wait for.
     import torch
 
