@@ -119,8 +119,10 @@ def finish(folder: Path, weights: dict, meta: dict, history: pd.DataFrame, recor
     """
     save_weights(folder / WEIGHTS, weights, meta)
     write_csv(folder / HISTORY, history)
-    write_json(folder / RECORD, record | {"weights_sha256": sha256(folder / WEIGHTS)})
-    write_json(folder / SEAL, {name: sha256(folder / name) for name in PUBLISHED})
+    digest = sha256(folder / WEIGHTS)  # once: the largest have 800 MB
+    write_json(folder / RECORD, record | {"weights_sha256": digest})
+    others = {name: sha256(folder / name) for name in PUBLISHED if name != WEIGHTS}
+    write_json(folder / SEAL, {WEIGHTS: digest} | others)
 
 
 def is_finished(folder: Path) -> bool:
@@ -152,14 +154,15 @@ def publish(folder: Path, output: Path, origin: dict) -> None:
     That is the run's states, and finished runs of other settings or other code. Where the study's words have
     changed since, the weights are written again with the present ``origin``.
     """
-    loaded = load_weights(folder / WEIGHTS)
+    loaded, record = load_weights(folder / WEIGHTS), read_json(folder / RECORD)
     if loaded["meta"]["origin"] == origin:
         link_or_copy(folder / WEIGHTS, output / WEIGHTS)
     else:
         save_weights(output / WEIGHTS, loaded["state_dict"], loaded["meta"] | {"origin": origin})
+        record["weights_sha256"] = sha256(output / WEIGHTS)
     with atomic(output / HISTORY) as temporary:
         shutil.copyfile(folder / HISTORY, temporary)
-    write_json(output / RECORD, read_json(folder / RECORD) | {"weights_sha256": sha256(output / WEIGHTS)})
+    write_json(output / RECORD, record)
     for path in folder.iterdir():
         if path.name not in (*PUBLISHED, SEAL):
             path.unlink()
