@@ -9,7 +9,7 @@ import pytest
 
 from studies import ROOT
 
-KILLS = 8
+KILLS = 5
 
 
 @pytest.mark.slow
