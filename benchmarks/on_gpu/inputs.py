@@ -27,6 +27,7 @@ ENGINES: dict[str, Engine] = {
 }
 ROWS = 64  # distinct images; more samples than that share them
 SIZE = (160, 120)  # of the original images in pixels
+GIB = 2**30
 
 
 def settings_of(config: dict, task: str, model: str) -> dict:
@@ -83,7 +84,7 @@ def prepared(task: str, inputs: dict[str, Path], settings: dict) -> Setup:
     return setup
 
 
-def wrapped(setup: Setup, wanted: str = "auto") -> OptimWrapper:
+def wrapped(setup: Setup, wanted: str) -> OptimWrapper:
     """The optimiser as a training has it, in the precision that is wanted."""
     settings, clip = setup.settings, setup.settings.get("clip_grad")
     options = {

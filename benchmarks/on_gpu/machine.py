@@ -12,9 +12,7 @@ from busflow.engine import provenance, timing
 from busflow.models.detectors import detector_config
 from busflow.models.ops import MMCV_EXTENSION, torchvision_runs_on
 
-from .inputs import CUDA, DEVICE, settings_of
-
-GIB = 2**30
+from .inputs import CUDA, DEVICE, GIB, settings_of
 
 
 def describe_machine() -> dict:

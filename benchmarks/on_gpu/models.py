@@ -19,11 +19,10 @@ from busflow.engine.datasets import accumulation_steps, evaluation_loader, train
 from busflow.engine.training import Setup, as_trained
 
 from .attempts import attempt
-from .inputs import CUDA, DEVICE, ENGINES, SIZE, prepared, settings_of, wrapped, write_inputs
+from .inputs import CUDA, DEVICE, ENGINES, GIB, SIZE, prepared, settings_of, wrapped, write_inputs
 from .same_step import same_step, without_tf32
 
 STEPS = 8  # timed micro-steps at least
-GIB = 2**30
 
 
 def measure_model(config: dict, folder: Path, name: str, variant: dict | None = None) -> dict:
